@@ -1,0 +1,81 @@
+# Two targets do everything on a fresh machine: `make demo` and `make test`. `make help` lists the rest.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+export SLUICE_CACHE_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sluice
+VENV := .venv
+BIN := $(VENV)/bin
+TOOLS := $(SLUICE_CACHE_DIR)/tools-$(firstword $(shell sha256sum dev/locks/tools.txt))
+UV := $(TOOLS)/bin/uv
+export UV_CACHE_DIR ?= $(SLUICE_CACHE_DIR)/uv
+# A cold download of torch is 3 GB; say what fails, do not hang on a slow line.
+export UV_HTTP_TIMEOUT ?= 300
+PYTEST_ARGS ?=
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-zA-Z_-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# --- development environment ------------------------------------------------------------------
+.PHONY: venv
+venv: $(VENV)/.installed ## Make .venv with all distributions and the test tools, for development
+
+$(UV): dev/locks/tools.txt
+	@$(PYTHON) -c 'import sys, venv, ensurepip; assert sys.version_info >= (3, 11)' 2>/dev/null || { \
+	  echo "Python 3.11 or later with venv is needed (PYTHON=$(PYTHON)); on Debian: apt-get install -y python3 python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --require-hashes -r dev/locks/tools.txt
+	@touch $@
+
+$(VENV)/.installed: dev/locks/dev.txt proto/pyproject.toml server/pyproject.toml operator/pyproject.toml | $(UV)
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)
+	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes dev/locks/dev.txt
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e proto -e server -e operator
+	@touch $@
+
+.PHONY: lock
+lock: $(UV) ## Resolve the lock files anew (versions and hashes only)
+	UV=$(UV) dev/locks/update.sh
+
+.PHONY: proto
+proto: venv ## Generate the Python stubs from proto/ anew
+	proto/generate.sh
+
+# --- checks and tests -------------------------------------------------------------------------
+.PHONY: lint
+lint: lint-style lint-types lint-layers lint-generated ## Style, types, layers, generated code
+
+.PHONY: lint-style
+lint-style: venv
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --quiet --check .
+
+.PHONY: lint-types
+lint-types: venv
+	$(BIN)/mypy server/sluice_server operator/sluice_operator dev
+
+.PHONY: lint-layers
+lint-layers: venv
+	$(BIN)/lint-imports --no-cache
+
+# The committed stubs and the chart's copy of the CRD are what their sources make.
+.PHONY: lint-generated
+lint-generated: venv
+	proto/generate.sh
+	git diff --exit-code -- proto
+	diff crds/embeddingservices.sluice.dev.yaml charts/sluice/crds/embeddingservices.sluice.dev.yaml
+
+.PHONY: format
+format: venv ## Format the code and mend what ruff can mend
+	$(BIN)/ruff check --quiet --fix .
+	$(BIN)/ruff format --quiet .
+
+.PHONY: unit
+unit: venv ## The tests that need neither cluster nor control plane
+	$(BIN)/pytest -m "not e2e and not cluster" $(PYTEST_ARGS)
+
+.PHONY: test
+test: venv system-packages lint ## Everything: lint, unit, server, operator on a real API server, end to end
+	$(BIN)/pytest -m "not e2e" $(PYTEST_ARGS)
+	$(BIN)/pytest -m e2e --timeout 900 $(PYTEST_ARGS)

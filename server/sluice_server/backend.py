@@ -1,0 +1,97 @@
+"""The seam between the pipeline and the model: plain numpy on both sides, no torch in the signatures."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What is served. All of it is known once the model is loaded, before the warm-up.
+
+    Attributes:
+        uri: As the user wrote it (MODEL_PATH).
+        revision: The exact revision served (a hub commit), or None where the source has none.
+        dimension: Width of one embedding.
+        max_input_tokens: Where texts are truncated, special tokens included.
+        max_position_tokens: The longest row of ids that the model's positions allow.
+        vocab_size: Valid ids are 0 … vocab_size - 1.
+        dtype: Of the computation: float32, bfloat16 or float16.
+        device: cpu or cuda.
+        layout: packed or padded.
+        pooling: mean, cls or last.
+        prompts: The model's own prompts by name (config_sentence_transformers.json).
+    """
+
+    uri: str
+    revision: str | None
+    dimension: int
+    max_input_tokens: int
+    max_position_tokens: int
+    vocab_size: int
+    dtype: str
+    device: str
+    layout: str
+    pooling: str
+    prompts: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One forward's input: ragged rows, one after the other, without padding.
+
+    Attributes:
+        token_ids: int32 (total,).
+        lengths: int32 (n,), each at least 1; they sum to total.
+        bucket: Every row is at most this long; the L of the padded layout.
+        rows: n rounded up to a fixed batch size; the B of the padded layout (dummy rows fill it).
+    """
+
+    token_ids: NDArray[np.int32]
+    lengths: NDArray[np.int32]
+    bucket: int
+    rows: int
+
+    @property
+    def useful_tokens(self) -> int:
+        """Tokens that somebody asked for, padding excluded."""
+        return int(self.token_ids.size)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOutput:
+    """One forward's result.
+
+    Attributes:
+        embeddings: float32 (n, dimension), pooled, *not* normalized.
+        computed_tokens: Positions computed, padding included.
+    """
+
+    embeddings: NDArray[np.float32]
+    computed_tokens: int
+
+
+class OutOfDeviceMemoryError(RuntimeError):
+    """A batch did not fit the device; a smaller one may."""
+
+
+class Backend(Protocol):
+    """A loaded model. Every call comes from the one device worker thread."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """What is served."""
+
+    def embed(self, batch: Batch) -> BatchOutput:
+        """Computes one batch; blocks until the result is on the host.
+
+        Raises:
+            OutOfDeviceMemoryError: The batch did not fit.
+        """
+
+    def fingerprint(self) -> str:
+        """A digest of the embeddings of fixed texts, tolerant of dtype noise."""
+
+
