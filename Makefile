@@ -28,10 +28,10 @@ $(UV): dev/locks/tools.txt
 	$(TOOLS)/bin/python -m pip install --quiet --require-hashes -r dev/locks/tools.txt
 	@touch $@
 
-$(VENV)/.installed: dev/locks/dev.txt proto/pyproject.toml server/pyproject.toml operator/pyproject.toml | $(UV)
+$(VENV)/.installed: dev/locks/dev.txt proto/pyproject.toml server/pyproject.toml operator/pyproject.toml client/pyproject.toml | $(UV)
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)
 	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes dev/locks/dev.txt
-	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e proto -e server -e operator
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e proto -e client -e server -e operator
 	@touch $@
 
 .PHONY: lock
@@ -53,7 +53,7 @@ lint-style: venv
 
 .PHONY: lint-types
 lint-types: venv
-	$(BIN)/mypy server/sluice_server operator/sluice_operator dev
+	$(BIN)/mypy client/sluice_client server/sluice_server operator/sluice_operator dev
 
 .PHONY: lint-layers
 lint-layers: venv
