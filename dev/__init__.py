@@ -1,0 +1,1 @@
+"""Development tools: local cluster, image builds, demo. Standard library only: they run before any venv exists."""

@@ -1,0 +1,104 @@
+"""Names, addresses and paths of one cluster, decided in one place."""
+
+import json
+import socket
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+SERVICE_CIDR = "10.96.0.0/16"
+API_SERVICE_IP = "10.96.0.1"
+DNS_SERVICE_IP = "10.96.0.10"
+POD_CIDR = "10.244.0.0/24"
+NODE_NAME = "sluice-node"
+NETWORK_NAMESPACE = "sluice"
+HOST_IP = "10.201.0.1"
+NODE_IP = "10.201.0.2"
+REGISTRY_PORT = 5000
+# Images named with this prefix come from the cluster's own registry.
+IMAGE_PREFIX = "sluice.local"
+# Sockets and runtime state: a short path, as the length of a socket's path is limited.
+RUNTIME = Path("/run/sluice")
+
+
+class Mode(StrEnum):
+    """FULL runs pods, as root; CONTROL_PLANE is an API server with its controllers, for tests."""
+
+    FULL = "full"
+    CONTROL_PLANE = "control-plane"
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where the control plane listens."""
+
+    etcd: int = 2379
+    etcd_peer: int = 2380
+    api: int = 6443
+    controller_manager: int = 10257
+    scheduler: int = 10259
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """One cluster's mode and places."""
+
+    mode: Mode
+    state: Path
+    ports: Ports
+
+    @property
+    def ip(self) -> str:
+        """Where etcd and the API server listen."""
+        return NODE_IP if self.mode is Mode.FULL else "127.0.0.1"
+
+    @property
+    def api_url(self) -> str:
+        """For every client, on the host and in the cluster's namespace."""
+        return f"https://{self.ip}:{self.ports.api}"
+
+    @property
+    def pki(self) -> Path:
+        """Keys and certificates."""
+        return self.state / "pki"
+
+    @property
+    def logs(self) -> Path:
+        """One file per daemon."""
+        return self.state / "logs"
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The administrator's."""
+        return self.state / "kubeconfig"
+
+    @property
+    def facts(self) -> Path:
+        """cluster.json: what other tools need to know; written last, so its presence means that `up` was done."""
+        return self.state / "cluster.json"
+
+
+def layout(mode: Mode, state: Path) -> Layout:
+    """The cluster of a state folder; a control plane keeps the free ports that it once chose."""
+    state = state.resolve()
+    if mode is Mode.FULL:
+        return Layout(mode, state, Ports())
+    record = state / "ports.json"
+    if record.exists():
+        return Layout(mode, state, Ports(**json.loads(record.read_text())))
+    ports = _free_ports()
+    state.mkdir(parents=True, exist_ok=True)
+    record.write_text(json.dumps({name: getattr(ports, name) for name in Ports.__slots__}))
+    return Layout(mode, state, ports)
+
+
+def _free_ports() -> Ports:
+    """Ports that are free now, all held at once so that no two are the same."""
+    sockets = [socket.socket() for _ in Ports.__slots__]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return Ports(*(one.getsockname()[1] for one in sockets))
+    finally:
+        for one in sockets:
+            one.close()

@@ -1,0 +1,3 @@
+module sluice.dev/dev/pause
+
+go 1.24.0

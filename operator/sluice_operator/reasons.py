@@ -1,0 +1,122 @@
+"""Every condition type, every reason and every event that a person can meet, each with what it means.
+
+The values appear in `kubectl get`, `kubectl describe` and alerts: they are an interface and are not renamed.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class ConditionType(StrEnum):
+    """The conditions of an EmbeddingService."""
+
+    READY = "Ready"
+    """The service serves as specified: the current spec is rolled out and enough pods receive traffic."""
+    AVAILABLE = "Available"
+    """At least one pod receives traffic, whichever version of the spec it runs."""
+    PROGRESSING = "Progressing"
+    """True: all is rolled out, or a rollout advances. False: something keeps it from advancing."""
+    MODEL_LOADED = "ModelLoaded"
+    """A pod of the current spec has loaded the model and computed with it."""
+    SCALING_ACTIVE = "ScalingActive"
+    """The number of pods is decided from fresh measurements (Internal), or by whoever was asked to."""
+
+
+class Reason(StrEnum):
+    """Why a condition is what it is."""
+
+    # All is well.
+    SERVING = "Serving"
+    """Enough pods of the current spec receive traffic."""
+    ROLLED_OUT = "RolledOut"
+    """Every pod runs the current spec."""
+    LOADED = "Loaded"
+    """The model is loaded and has computed real embeddings."""
+    SCALED_TO_ZERO = "ScaledToZero"
+    """spec.replicas is 0: nothing runs, as asked for."""
+
+    # It takes its time.
+    STARTING = "Starting"
+    """Pods are created, scheduled, or pull their image."""
+    DOWNLOADING = "Downloading"
+    LOADING = "Loading"
+    WARMING = "Warming"
+    """The model computes its first batches; the gate opens afterwards."""
+    ROLLING_OUT = "RollingOut"
+    """Pods of the current spec replace those of an earlier one."""
+    SCALING = "Scaling"
+    """Pods are being added."""
+    NO_PODS = "NoPods"
+    """No pod exists yet."""
+    NOT_ENOUGH_PODS_READY = "NotEnoughPodsReady"
+    """Fewer pods receive traffic than the spec asks for, and none of them says why."""
+    DRAINING = "Draining"
+    """Pods finish their work before they stop."""
+    UNREACHABLE = "Unreachable"
+    """Pods run, but their /health does not answer the operator."""
+
+    # Something is wrong; a person has to do something.
+    MODEL_LOAD_FAILED = "ModelLoadFailed"
+    """The server says that it cannot load the model; the message is its own."""
+    MODEL_VOLUME_MISSING = "ModelVolumeMissing"
+    """The PersistentVolumeClaim of model.uri does not exist or has no volume."""
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    CONTAINER_CONFIG_ERROR = "ContainerConfigError"
+    """A Secret, ConfigMap or key that the pod refers to is missing."""
+    UNSCHEDULABLE = "Unschedulable"
+    CRASH_LOOPING = "CrashLooping"
+    """The server's process ends again and again."""
+    OUT_OF_MEMORY = "OutOfMemory"
+    """The server's process was killed for using more memory than its limit."""
+    PODS_NOT_CREATED = "PodsNotCreated"
+    """The API server refuses the pods: a quota, a policy."""
+    PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
+    NAME_CONFLICT = "NameConflict"
+    """An object of the same name exists that belongs to someone else; it is left alone."""
+    APPLY_FAILED = "ApplyFailed"
+    """The API server refuses an object made from the spec; the message is its own."""
+    NO_SERVER_IMAGE = "NoServerImage"
+    """Neither the spec nor the operator's settings name an image."""
+
+    # Who decides the number of pods, and from what.
+    MEASURED = "Measured"
+    """From offered load and measured capacity."""
+    METRICS_STALE = "MetricsStale"
+    """Fewer than half of the pods have answered lately: the number of pods is held."""
+    CAPACITY_UNKNOWN = "CapacityUnknown"
+    """No pod has been measured yet: the number of pods is held."""
+    EXTERNAL_AUTOSCALER = "ExternalAutoscaler"
+    """scaling.mode is External."""
+    FIXED = "Fixed"
+    """scaling.mode is Off."""
+
+
+class EventReason(StrEnum):
+    """Events on an EmbeddingService, one per transition."""
+
+    BECAME_READY = "Ready"
+    NO_LONGER_READY = "NotReady"
+    PROBLEM = "Problem"
+    """Something is wrong that was not before; the note starts with the condition's reason."""
+    SCALED = "Scaled"
+    ROLLOUT_STARTED = "RolloutStarted"
+    CHILD_RESTORED = "DriftCorrected"
+    """A child object had been changed or deleted by someone else and was put right."""
+
+
+PROBLEMS = frozenset({
+    Reason.MODEL_LOAD_FAILED,
+    Reason.MODEL_VOLUME_MISSING,
+    Reason.IMAGE_PULL_FAILED,
+    Reason.CONTAINER_CONFIG_ERROR,
+    Reason.UNSCHEDULABLE,
+    Reason.CRASH_LOOPING,
+    Reason.OUT_OF_MEMORY,
+    Reason.PODS_NOT_CREATED,
+    Reason.PROGRESS_DEADLINE_EXCEEDED,
+    Reason.NAME_CONFLICT,
+    Reason.APPLY_FAILED,
+    Reason.NO_SERVER_IMAGE,
+})  # fmt: skip
+"""Reasons that do not go away by waiting alone."""
