@@ -1,113 +1,59 @@
-"""Every way in which the server says no, and the one table that maps it to gRPC and HTTP."""
-
-import math
-from dataclasses import dataclass
-from typing import ClassVar
-
-import grpc
-
-
-@dataclass(frozen=True, slots=True)
-class WireStatus:
-    """How a domain error reads on the wire.
-
-    Attributes:
-        grpc: Status code of a gRPC call.
-        http: Status code of an HTTP reply.
-        kind: OpenAI's `type` in an HTTP error body, and the `reason` label in metrics.
-    """
-
-    grpc: grpc.StatusCode
-    http: int
-    kind: str
+"""What can go wrong, in the words of the domain. rpc/status.py maps each to gRPC and HTTP codes, once."""
 
 
 class SluiceError(Exception):
-    """Base of what a caller may be told. The text is a sentence for the caller."""
-
-    retry_after_ms: int | None = None
+    """The root of every error that a caller may see; its text is a sentence for that caller."""
 
 
 class InvalidRequestError(SluiceError):
-    """The request cannot be served by any server: trying again does not help."""
+    """The request can never be served as it is; the text names the value and what is allowed."""
 
 
 class InputTooLongError(InvalidRequestError):
-    """One input is longer than the model takes and the caller asked not to truncate."""
-
-
-class UnauthenticatedError(SluiceError):
-    """No bearer token, or a wrong one."""
+    """An input is longer than the model takes, and the caller asked not to truncate."""
 
 
 class OverloadedError(SluiceError):
-    """Refused at admission: the queue would take longer than its limit.
+    """Refused to keep the queue short.
 
-    Args:
-        message: What limit was met, with both values.
-        retry_after_ms: When the estimate says there will be room again.
+    Attributes:
+        retry_after_ms: When there should be room again; None when the server cannot tell.
+        reason: Which limit refused: a label of the metrics.
     """
 
-    def __init__(self, message: str, *, retry_after_ms: float) -> None:
+    def __init__(self, message: str, retry_after_ms: int | None, reason: str) -> None:
         super().__init__(message)
-        self.retry_after_ms = max(1, math.ceil(retry_after_ms))
+        self.retry_after_ms = retry_after_ms
+        self.reason = reason
 
 
 class DeadlineTooShortError(SluiceError):
-    """Refused at admission: the estimate says that the caller would be gone before the answer.
-
-    Args:
-        estimated_ms: Until this request would be done.
-        remaining_ms: Until the caller's deadline.
-    """
-
-    def __init__(self, *, estimated_ms: float, remaining_ms: float) -> None:
-        super().__init__(
-            f"this would take about {estimated_ms:.0f} ms and the deadline is in {max(0.0, remaining_ms):.0f} ms"
-        )
+    """Refused at once: the work would end after the caller's deadline."""
 
 
-class ExpiredError(SluiceError):
-    """Admitted, but the deadline passed before it was computed."""
+class DeadlineExceededError(SluiceError):
+    """Admitted, but the deadline passed before the work was computed; it was dropped."""
 
 
 class DrainingError(SluiceError):
-    """The server is shutting down; another replica will answer."""
+    """The server is shutting down and takes no new work."""
 
 
 class NotReadyError(SluiceError):
-    """The model is not served yet, or has failed."""
+    """The model is not loaded and warm yet."""
 
 
-class ComputeError(SluiceError):
-    """The model failed on this request's batch."""
+class ServerFailedError(SluiceError):
+    """The server cannot serve any more; the text says why."""
 
 
-class ModelLoadError(Exception):
-    """The model cannot be loaded. The text is a sentence for a person: what was looked for and where."""
+class BatchFailedError(SluiceError):
+    """The device failed on the batch that held this request; other requests go on."""
 
 
-class StatusTable:
-    """Domain error to wire status: the most specific class in the error's ancestry counts."""
-
-    _ROWS: ClassVar[dict[type[BaseException], WireStatus]] = {
-        InvalidRequestError: WireStatus(grpc.StatusCode.INVALID_ARGUMENT, 400, "invalid_request"),
-        UnauthenticatedError: WireStatus(grpc.StatusCode.UNAUTHENTICATED, 401, "unauthenticated"),
-        OverloadedError: WireStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, 429, "overloaded"),
-        DeadlineTooShortError: WireStatus(grpc.StatusCode.DEADLINE_EXCEEDED, 504, "deadline_too_short"),
-        ExpiredError: WireStatus(grpc.StatusCode.DEADLINE_EXCEEDED, 504, "expired"),
-        DrainingError: WireStatus(grpc.StatusCode.UNAVAILABLE, 503, "draining"),
-        NotReadyError: WireStatus(grpc.StatusCode.UNAVAILABLE, 503, "not_ready"),
-        ComputeError: WireStatus(grpc.StatusCode.INTERNAL, 500, "compute_failed"),
-    }
-    _OUR_FAULT: ClassVar[WireStatus] = WireStatus(grpc.StatusCode.INTERNAL, 500, "internal")
-
-    @classmethod
-    def of(cls, error: BaseException) -> WireStatus:
-        """The wire status of any exception; what is not a domain error is our own fault."""
-        return next((cls._ROWS[kind] for kind in type(error).__mro__ if kind in cls._ROWS), cls._OUR_FAULT)
+class ModelLoadError(SluiceError):
+    """The model cannot be loaded; the text names what is missing and what is expected."""
 
 
-def sentence(error: BaseException) -> str:
-    """What the caller is told; the text of an unexpected exception stays in the log."""
-    return str(error) if isinstance(error, SluiceError) else "internal error; the server's log has the details"
+class UnauthenticatedError(SluiceError):
+    """The bearer token is missing or wrong."""

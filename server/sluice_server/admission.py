@@ -1,0 +1,101 @@
+"""Whether to take a request, decided before any work is queued. Pure: values in, a verdict with its reason out."""
+
+from dataclasses import dataclass
+
+from sluice_server.requests import Priority
+
+# Under pressure batch work is refused first: it may fill only so much of each limit.
+_BATCH_SHARE = 0.5
+# A caller told to come back finds room: this share of the limit is drained by then.
+_RETRY_AT_SHARE = 0.7
+_MIN_RETRY_MS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionLimits:
+    """What the queue may hold.
+
+    Attributes:
+        max_drain_ms: Longest time until all is computed; None where throughput backpressure is off.
+        max_queued_tokens: Most tokens reserved at once; None where throughput backpressure is off.
+    """
+
+    max_drain_ms: float | None
+    max_queued_tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is queued and running now.
+
+    Attributes:
+        reserved_tokens: Admitted and not yet computed.
+        drain_ms: Time until they are computed; None before anything was measured.
+        own_ms: Time that the request itself takes; None before anything was measured.
+    """
+
+    reserved_tokens: int
+    drain_ms: float | None
+    own_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """Take it, and reserve its tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Do not take it.
+
+    Attributes:
+        reason: drain_limit, token_limit or deadline: a label of the metrics.
+        message: For the caller.
+        retry_after_ms: When there should be room; None where coming back does not help.
+    """
+
+    reason: str
+    message: str
+    retry_after_ms: int | None
+
+
+def decide(
+    tokens: int, load: Load, limits: AdmissionLimits, *, priority: Priority, remaining_ms: float | None
+) -> Admit | Refuse:
+    """Admits a request if it would be computed in time and within the limits.
+
+    An idle server takes whatever a request may hold, so that no valid request is refused for ever.
+
+    Args:
+        tokens: Of the request, estimated where it holds texts.
+        load: What is queued now.
+        limits: What may be.
+        priority: Batch work may fill half of each limit.
+        remaining_ms: Until the caller's deadline; None where there is none.
+    """
+    completion_ms = None if load.drain_ms is None or load.own_ms is None else load.drain_ms + load.own_ms
+    if remaining_ms is not None and completion_ms is not None and completion_ms > remaining_ms:
+        return Refuse(
+            "deadline", f"needs about {completion_ms:.0f} ms, {remaining_ms:.0f} ms are left of the deadline", None
+        )
+    if load.reserved_tokens == 0:
+        return Admit()
+    share = _BATCH_SHARE if priority is Priority.BATCH else 1.0
+    if limits.max_drain_ms is not None and completion_ms is not None and completion_ms > share * limits.max_drain_ms:
+        return Refuse(
+            "drain_limit",
+            f"the queue would need {completion_ms:.0f} ms to drain, {share * limits.max_drain_ms:.0f} ms are allowed",
+            _retry_after_ms(completion_ms, share * limits.max_drain_ms),
+        )
+    if limits.max_queued_tokens is not None and load.reserved_tokens + tokens > share * limits.max_queued_tokens:
+        return Refuse(
+            "token_limit",
+            f"{load.reserved_tokens} tokens are queued and {tokens} asked, "
+            f"{share * limits.max_queued_tokens:.0f} are allowed",
+            _retry_after_ms(load.drain_ms or 0.0, 0.0),
+        )
+    return Admit()
+
+
+def _retry_after_ms(expected_ms: float, allowed_ms: float) -> int:
+    return max(_MIN_RETRY_MS, round(expected_ms - _RETRY_AT_SHARE * allowed_ms))

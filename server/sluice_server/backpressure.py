@@ -1,0 +1,67 @@
+"""Refusal by latency: a sliding window of what callers saw, and hysteresis. Pure: the clock is a parameter."""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+
+_MAX_SAMPLES = 4096
+# Below so few samples a percentile means nothing.
+_MIN_SAMPLES = 20
+# A closed stage opens again only clearly below the limit that closed it.
+_REOPEN = 0.8
+_SOFT_SHED_EVERY = 4
+
+
+@dataclass(slots=True)
+class LatencyWindow:
+    """Server-side latencies of the last seconds."""
+
+    seconds: float
+    _samples: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=_MAX_SAMPLES))
+
+    def add(self, now: float, latency_ms: float) -> None:
+        """Notes one finished request."""
+        self._samples.append((now, latency_ms))
+
+    def p95_ms(self, now: float) -> float | None:
+        """The 95th percentile; None while the window holds too few samples."""
+        while self._samples and self._samples[0][0] < now - self.seconds:
+            self._samples.popleft()
+        if len(self._samples) < _MIN_SAMPLES:
+            return None
+        return float(np.percentile([latency for _, latency in self._samples], 95))
+
+
+@dataclass(slots=True)
+class LatencyGate:
+    """Above the soft limit every fourth request is refused, above the hard limit every one.
+
+    | stage | becomes soft            | becomes hard | becomes open           |
+    |-------|-------------------------|--------------|------------------------|
+    | open  | p95 > soft              | p95 > hard   |                        |
+    | soft  |                         | p95 > hard   | p95 < 0.8 soft, unknown|
+    | hard  | p95 < 0.8 hard          |              | p95 < 0.8 soft, unknown|
+    """
+
+    soft_p95_ms: float
+    hard_p95_ms: float
+    stage: str = "open"
+    _asked: int = 0
+
+    def refuses(self, p95_ms: float | None) -> bool:
+        """Decides on one request; unknown latency (nothing finished lately) refuses nobody."""
+        self.stage = self._next_stage(p95_ms)
+        if self.stage == "soft":
+            self._asked += 1
+            return self._asked % _SOFT_SHED_EVERY == 0
+        return self.stage == "hard"
+
+    def _next_stage(self, p95_ms: float | None) -> str:
+        if p95_ms is None or p95_ms < _REOPEN * self.soft_p95_ms:
+            return "open"
+        if p95_ms > self.hard_p95_ms:
+            return "hard"
+        if self.stage == "hard":
+            return "hard" if p95_ms >= _REOPEN * self.hard_p95_ms else "soft"
+        return "soft" if p95_ms > self.soft_p95_ms or self.stage == "soft" else "open"

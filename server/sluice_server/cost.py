@@ -1,0 +1,126 @@
+"""How long work takes on this device: learned from warm-up, corrected by every batch. Pure: no clock of its own."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+# Busy time after which an old observation has lost 63 % of its weight.
+_MEMORY_SECONDS = 5.0
+# Warm-up counts as so much busy time: real traffic soon outweighs it.
+_SEED_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class _DecayedRate:
+    """tokens / busy seconds, both decayed over busy time: idle time never dilutes it."""
+
+    tokens: float
+    seconds: float
+
+    def observe(self, tokens: float, seconds: float) -> None:
+        decay = math.exp(-seconds / _MEMORY_SECONDS)
+        self.tokens = self.tokens * decay + tokens
+        self.seconds = self.seconds * decay + seconds
+
+    @property
+    def per_second(self) -> float:
+        return self.tokens / self.seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One batch of warm-up: so many useful tokens of one bucket took so long."""
+
+    bucket: int
+    tokens: int
+    seconds: float
+
+
+@dataclass(slots=True)
+class CostModel:
+    """time(batch) = fixed + Σ over buckets tokens / rate(bucket).
+
+    A small batch of quiet traffic is mostly fixed cost; taking that out of its time keeps the rates true
+    for the full batches of a burst.
+
+    Attributes:
+        boundaries: Of the buckets.
+        fixed_seconds: What a batch costs beside its tokens; from warm-up's smallest and largest batches.
+    """
+
+    boundaries: Sequence[int]
+    fixed_seconds: float = 0.0
+    _rates: dict[int, _DecayedRate] = field(default_factory=dict)
+
+    def seed(self, measurements: Sequence[Measurement]) -> None:
+        """Takes warm-up's timings, so that the estimate is right from the first request."""
+        by_bucket = {b: [m for m in measurements if m.bucket == b] for b in self.boundaries}
+        self.fixed_seconds = _fixed_seconds([timings for timings in by_bucket.values() if len(timings) > 1])
+        for bucket, timings in by_bucket.items():
+            if timings:
+                largest = max(timings, key=lambda m: m.tokens)
+                rate = largest.tokens / self._variable(largest.seconds)
+                self._rates[bucket] = _DecayedRate(rate * _SEED_SECONDS, _SEED_SECONDS)
+
+    def observe(self, tokens_by_bucket: Mapping[int, int], busy_seconds: float) -> None:
+        """Learns from one computed batch; its time is shared out as the rates so far foresee it."""
+        if busy_seconds <= 0 or not any(tokens_by_bucket.values()):
+            return
+        foreseen = {bucket: self.seconds(tokens, bucket) or 0.0 for bucket, tokens in tokens_by_bucket.items()}
+        total = sum(foreseen.values())
+        variable = self._variable(busy_seconds)
+        for bucket, tokens in tokens_by_bucket.items():
+            share = variable * (foreseen[bucket] / total if total else tokens / sum(tokens_by_bucket.values()))
+            if bucket in self._rates:
+                self._rates[bucket].observe(tokens, share)
+            else:
+                self._rates[bucket] = _DecayedRate(tokens, share)
+
+    def seconds(self, tokens: int, bucket: int) -> float | None:
+        """Time of so many tokens of a bucket beside the fixed cost; None before anything was measured."""
+        rate = self._rate(bucket)
+        return None if rate is None else tokens / rate
+
+    def batch_seconds(self, tokens_by_bucket: Mapping[int, int]) -> float | None:
+        """Time of one batch; None before anything was measured."""
+        if not self._rates:
+            return None
+        return self.fixed_seconds + sum(self.seconds(t, b) or 0.0 for b, t in tokens_by_bucket.items())
+
+    def tokens_within(self, seconds: float, bucket: int) -> int:
+        """Tokens of a bucket that one batch computes in the time; without a measurement, one row of it."""
+        rate = self._rate(bucket)
+        return bucket if rate is None else int(max(0.0, seconds - self.fixed_seconds) * rate)
+
+    def full_batch_rate(self, target_seconds: float) -> float | None:
+        """Tokens per second of busy time in batches that take so long, over the buckets as they were used.
+
+        None before anything was measured.
+        """
+        if not self._rates:
+            return None
+        tokens = sum(rate.tokens for rate in self._rates.values())
+        seconds = sum(rate.seconds for rate in self._rates.values())
+        variable = max(target_seconds - self.fixed_seconds, target_seconds / 10)
+        return tokens / seconds * variable / (variable + self.fixed_seconds)
+
+    def _rate(self, bucket: int) -> float | None:
+        """Of the bucket, or of the nearest one that was measured."""
+        if not self._rates:
+            return None
+        return self._rates[min(self._rates, key=lambda known: abs(known - bucket))].per_second
+
+    def _variable(self, seconds: float) -> float:
+        """A batch's time without its fixed part; at least a tenth of it is never taken for fixed."""
+        return max(seconds - self.fixed_seconds, seconds / 10)
+
+
+def _fixed_seconds(pairs: Sequence[Sequence[Measurement]]) -> float:
+    """Where the line through the smallest and the largest batch of a bucket meets zero tokens; the median counts."""
+    crossings = []
+    for timings in pairs:
+        small, large = min(timings, key=lambda m: m.tokens), max(timings, key=lambda m: m.tokens)
+        if large.tokens > small.tokens:
+            slope = (large.seconds - small.seconds) / (large.tokens - small.tokens)
+            crossings.append(min(max(0.0, small.seconds - slope * small.tokens), small.seconds))
+    return sorted(crossings)[len(crossings) // 2] if crossings else 0.0

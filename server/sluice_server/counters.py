@@ -1,0 +1,33 @@
+"""Totals since boot, in tokens; the event loop alone changes them."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Counters:
+    """What became of every token that was asked for.
+
+    Attributes:
+        offered_tokens: Asked for.
+        admitted_tokens: Taken in.
+        rejected_tokens: Refused, by reason.
+        expired_tokens: Admitted, then dropped because the caller left or the deadline passed.
+        computed_tokens: Of rows that were computed.
+        padded_tokens: Computed as padding only.
+    """
+
+    offered_tokens: int = 0
+    admitted_tokens: int = 0
+    rejected_tokens: dict[str, int] = field(default_factory=dict)
+    expired_tokens: int = 0
+    computed_tokens: int = 0
+    padded_tokens: int = 0
+
+    def reject(self, reason: str, tokens: int) -> None:
+        """Counts a refusal."""
+        self.rejected_tokens[reason] = self.rejected_tokens.get(reason, 0) + tokens
+
+    @property
+    def rejected_tokens_total(self) -> int:
+        """For all reasons."""
+        return sum(self.rejected_tokens.values())

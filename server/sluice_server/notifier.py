@@ -1,0 +1,35 @@
+"""Results to requests: rows to their places, futures done."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sluice_server.errors import SluiceError
+from sluice_server.requests import BatchPlan, PendingRequest
+
+
+def deliver(plan: BatchPlan, embeddings: NDArray[np.float32], *, started_at: float, busy_seconds: float) -> None:
+    """Writes a batch's rows into their requests' results; completes the requests that are whole.
+
+    Args:
+        plan: Whose rows, in the batch's order.
+        embeddings: float32 (rows, dimension).
+        started_at: When the device began.
+        busy_seconds: How long it took.
+    """
+    row = 0
+    for part in plan.slices:
+        request, count = part.request, len(part.indices)
+        request.result[part.indices] = embeddings[row : row + count]
+        row += count
+        request.unfinished_rows -= count
+        request.compute_seconds += busy_seconds
+        if request.first_started_at is None:
+            request.first_started_at = started_at
+        if request.unfinished_rows == 0 and not request.future.done():
+            request.future.set_result(None)
+
+
+def fail(request: PendingRequest, error: SluiceError) -> None:
+    """Completes a request with an error, once."""
+    if not request.future.done():
+        request.future.set_exception(error)

@@ -1,0 +1,142 @@
+"""What is asked of the server, on its way from the socket to the device and back."""
+
+import asyncio
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Priority(IntEnum):
+    """Interactive work goes first, and under pressure batch work is refused first."""
+
+    INTERACTIVE = 0
+    BATCH = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRows:
+    """Inputs of one request, ragged.
+
+    Attributes:
+        token_ids: int32 (total,), the rows one after the other.
+        lengths: int32 (n,), each at least 1.
+    """
+
+    token_ids: NDArray[np.int32]
+    lengths: NDArray[np.int32]
+
+    @property
+    def total_tokens(self) -> int:
+        """Over all rows."""
+        return int(self.token_ids.size)
+
+
+@dataclass(slots=True, eq=False)
+class PendingRequest:
+    """One admitted request while it waits and is computed. Only the event loop changes it.
+
+    Attributes:
+        rows: Its inputs.
+        offsets: int64 (n + 1,): row i is token_ids[offsets[i]:offsets[i + 1]].
+        result: float32 (n, dimension); each batch writes the rows that it computed.
+        future: Completed once, with None or with the error.
+        arrived_at: On the server's clock, in seconds.
+        deadline: On the same clock; infinity where the caller set none.
+        priority: Of the whole request.
+        unfinished_rows: Rows whose embedding is not yet in the result.
+        first_started_at: When its first row went to the device.
+        compute_seconds: Device time of the batches that held its rows.
+    """
+
+    rows: TokenRows
+    offsets: NDArray[np.int64]
+    result: NDArray[np.float32]
+    future: asyncio.Future[None]
+    arrived_at: float
+    deadline: float
+    priority: Priority
+    unfinished_rows: int
+    first_started_at: float | None = None
+    compute_seconds: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class ItemRun:
+    """Rows of one request that share a bucket, in order; a batch takes a slice from its front.
+
+    Attributes:
+        request: Whose rows.
+        indices: int64 (k,) positions in the request.
+        cumulative_tokens: int64 (k + 1,): tokens of the first i rows; starts with 0.
+        taken: Rows that went to the device already.
+    """
+
+    request: PendingRequest
+    indices: NDArray[np.int64]
+    cumulative_tokens: NDArray[np.int64]
+    taken: int = 0
+
+    @property
+    def remaining_rows(self) -> int:
+        """Rows still queued."""
+        return len(self.indices) - self.taken
+
+    @property
+    def remaining_tokens(self) -> int:
+        """Tokens still queued."""
+        return int(self.cumulative_tokens[-1] - self.cumulative_tokens[self.taken])
+
+    @property
+    def next_row_tokens(self) -> int:
+        """Length of the row that goes next."""
+        return int(self.cumulative_tokens[self.taken + 1] - self.cumulative_tokens[self.taken])
+
+
+@dataclass(frozen=True, slots=True)
+class RunSlice:
+    """Rows of one request within one batch.
+
+    Attributes:
+        request: Whose rows.
+        indices: int64 (k,) positions in the request.
+        tokens: Of these rows.
+        bucket: Their length bucket.
+    """
+
+    request: PendingRequest
+    indices: NDArray[np.int64]
+    tokens: int
+    bucket: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPlan:
+    """What the batcher chose to compute next, and why.
+
+    Attributes:
+        slices: In the order of the batch's rows.
+        bucket: Every row is at most so long.
+        reason: stale, full, or idle (the device would otherwise wait).
+    """
+
+    slices: tuple[RunSlice, ...]
+    bucket: int
+    reason: str
+
+    @property
+    def tokens(self) -> int:
+        """Of all rows, padding excluded."""
+        return sum(one.tokens for one in self.slices)
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to compute before then.
+
+    Attributes:
+        until: On the server's clock; None waits for an arrival or for the device.
+    """
+
+    until: float | None

@@ -1,0 +1,123 @@
+"""Every setting, from the environment or a flag; checked before anything is loaded."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+CONTROL_TOKENS = (
+    "[product]", "[title]", "[category]", "[brand]", "[color]", "[attributes]", "[identifiers]", "[bullets]",
+    "[description]", "[price]", "[attr_key]", "[attr_val]", "[id_key]", "[id_val]", "[=]", "[;]", "[|]",
+    "[unknown]", "[query]",
+)  # fmt: skip
+
+
+def _split(value: object) -> object:
+    """`16,32` and `["16", "32"]` and `[16, 32]` are the same list."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if text.startswith("[") and text.endswith("]") and "],[" not in text and '"' in text:
+        text = text[1:-1].replace('"', "")
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+Ascending = Annotated[tuple[int, ...], NoDecode, BeforeValidator(_split)]
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Settings(BaseSettings):
+    """The server's settings. Names are the environment's; each is a --flag, too."""
+
+    model_config = SettingsConfigDict(
+        case_sensitive=False, extra="ignore", frozen=True, cli_kebab_case=True, cli_prog_name="python -m sluice_server",
+        env_ignore_empty=True, cli_hide_none_type=True, protected_namespaces=(),
+    )  # fmt: skip
+
+    model_path: str = Field(
+        "answerdotai/ModernBERT-base",
+        description="Hub id (org/name or hf://org/name[@revision]), local folder, or file:///folder.",
+    )
+    model_revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
+    model_cache_dir: str = Field("/tmp/model_cache", description="Where downloaded models are kept.")  # noqa: S108
+    trust_remote_code: bool = Field(False, description="Run code that comes with the model.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to compute.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Of the computation; auto takes bfloat16 where the device computes it natively."
+    )
+    quantization: Literal["none"] = Field("none", description="Of the weights.")
+    layout: Literal["auto", "packed", "padded"] = Field(
+        "auto", description="packed computes no padding; auto takes it where the model's embeddings stay the same."
+    )
+    pooling: Literal["auto", "mean", "cls", "last"] = Field("auto", description="auto reads the model's own.")
+    exclude_tokens: Words = Field(CONTROL_TOKENS, description="Tokens left out of mean pooling, comma-separated.")
+    pooling_exclude_special_tokens: bool = Field(False, description="Leave out CLS and SEP of mean pooling, too.")
+    max_input_tokens: Annotated[int, Field(ge=2)] | None = Field(
+        None, description="Where texts are truncated, in tokens; default: the model's own."
+    )
+
+    buckets: Ascending = Field((16, 32, 64, 128, 256, 512), description="Length buckets, in tokens, ascending.")
+    batch_sizes: Ascending = Field((8, 16, 32, 64, 128, 256, 512), description="Fixed batch sizes of the padded layout.")
+    max_batch_size: int = Field(512, ge=1, description="Inputs per batch.")
+    max_tokens_per_batch: int = Field(32768, ge=16, description="Tokens per batch, padding included.")
+    target_batch_ms: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Time that one batch should take, in ms; default: 25 on cpu, 5 on cuda."
+    )
+    deadline_wait_ms: int = Field(50, ge=1, description="After so long in the queue an input goes first, in ms.")
+    gpu_queue_maxsize: int = Field(4, ge=1, description="Batches handed to the device at once; at most 2 are used.")
+    max_inputs_per_request: int = Field(2048, ge=1, description="Inputs in one request.")
+    max_tokens_per_request: int = Field(131072, ge=16, description="Tokens in one request.")
+    max_message_bytes: int = Field(64 << 20, ge=1 << 16, description="Size of one gRPC message or HTTP body, in bytes.")
+    tokenizer_threads: int = Field(2, ge=1, description="Threads that turn texts into tokens.")
+
+    backpressure_throughput_enabled: bool = Field(True, description="Refuse when the queue would drain too slowly.")
+    backpressure_max_drain_ms: float = Field(2000, gt=0, description="Longest time that the queue may need, in ms.")
+    backpressure_max_queued_tokens: int = Field(131072, ge=16, description="Most tokens that the queue may hold.")
+    backpressure_latency_enabled: bool = Field(False, description="Refuse when the P95 latency is too high.")
+    backpressure_soft_p95_ms: float = Field(100, gt=0, description="Above it a quarter is refused, in ms.")
+    backpressure_hard_p95_ms: float = Field(200, gt=0, description="Above it all is refused, in ms.")
+    backpressure_window_seconds: float = Field(1, gt=0, description="Over which the P95 is taken, in seconds.")
+
+    grpc_host: str = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104
+    grpc_port: Port = Field(50051, description="gRPC; 0 takes a free one.")
+    http_health_port: Port = Field(8001, description="HTTP: probes, /health, /metrics, /v1/embeddings; 0 takes a free one.")
+    max_connection_age_seconds: int = Field(300, ge=1, description="After it a client is asked to connect anew, in s.")
+    shutdown_propagation_seconds: float = Field(5, ge=0, description="From SIGTERM until new work is refused, in s.")
+    shutdown_drain_seconds: float = Field(10, ge=0, description="Longest time to finish admitted work, in s.")
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severity logged.")
+    log_format: Literal["json", "text"] = Field("json", description="One JSON object a line, or text.")
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        for name in ("buckets", "batch_sizes"):
+            values = getattr(self, name)
+            if not values or values[0] < 1 or list(values) != sorted(set(values)):
+                raise ValueError(f"{name.upper()}={_shown(values)}: expected positive numbers in ascending order")
+        if self.backpressure_soft_p95_ms >= self.backpressure_hard_p95_ms:
+            raise ValueError(
+                f"BACKPRESSURE_SOFT_P95_MS={self.backpressure_soft_p95_ms:g}: expected less than "
+                f"BACKPRESSURE_HARD_P95_MS={self.backpressure_hard_p95_ms:g}"
+            )
+        if self.buckets[-1] > self.max_tokens_per_batch:
+            raise ValueError(
+                f"MAX_TOKENS_PER_BATCH={self.max_tokens_per_batch}: expected at least the largest bucket, {self.buckets[-1]}"
+            )
+        return self
+
+
+def describe(error: ValidationError) -> str:
+    """One line for each bad setting: the variable, the value, and what is allowed."""
+    return "\n".join(_line(one) for one in error.errors())
+
+
+def _line(one: Any) -> str:
+    if not one["loc"]:
+        return str(one["msg"]).removeprefix("Value error, ")
+    name = str(one["loc"][0]).upper()
+    return f"{name}={_shown(one['input'])}: {one['msg']}"
+
+
+def _shown(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
