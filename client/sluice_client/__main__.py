@@ -58,15 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--prompt-name", help="one of the model's own prompts, put before each text")
     parser.add_argument("--dimensions", type=int, help="keep only the first so many dimensions")
-    parser.add_argument(
-        "--priority", choices=["interactive", "batch"], default="batch", help="default: batch"
-    )
-    parser.add_argument(
-        "--deadline-seconds", type=float, default=3600, help="for the whole file; default: 3600"
-    )
-    parser.add_argument(
-        "--ca", type=Path, help="PEM file of the authority that signed the server's certificate"
-    )
+    parser.add_argument("--priority", choices=["interactive", "batch"], default="batch", help="default: batch")
+    parser.add_argument("--deadline-seconds", type=float, default=3600, help="for the whole file; default: 3600")
+    parser.add_argument("--ca", type=Path, help="PEM file of the authority that signed the server's certificate")
     parser.add_argument(
         "--token-env",
         default="SLUICE_TOKEN",
@@ -97,9 +91,7 @@ def _sink(output: Path | None, lines: list[str]) -> Iterator[Callable[[Rows], No
         np.save(output, np.concatenate(parts))
         return
     remaining = iter(lines)
-    with (
-        contextlib.nullcontext(sys.stdout) if output is None else output.open("w", encoding="utf-8") as stream
-    ):
+    with contextlib.nullcontext(sys.stdout) if output is None else output.open("w", encoding="utf-8") as stream:
 
         def write(rows: Rows) -> None:
             for row in rows:

@@ -91,9 +91,7 @@ class AsyncEmbeddingClient:
         async with self._in_flight:
             return await self._retrying(self._stub.Embed, request, deadline)
 
-    async def _retrying(
-        self, method: Callable[..., Awaitable[Reply]], request: object, deadline: float
-    ) -> Reply:
+    async def _retrying(self, method: Callable[..., Awaitable[Reply]], request: object, deadline: float) -> Reply:
         attempt = 0
         while True:
             attempt += 1

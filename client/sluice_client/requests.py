@@ -39,9 +39,7 @@ class EmbedOptions:
     priority: Literal["interactive", "batch"] = "interactive"
 
 
-def split(
-    inputs: Inputs, options: EmbedOptions, *, max_inputs: int, max_bytes: int
-) -> Iterator[pb.EmbedRequest]:
+def split(inputs: Inputs, options: EmbedOptions, *, max_inputs: int, max_bytes: int) -> Iterator[pb.EmbedRequest]:
     """Requests that hold all inputs in order, each of at most so many inputs and about so many bytes.
 
     An input larger than max_bytes travels alone: whether it is too long is the server's decision.

@@ -38,7 +38,9 @@ def _find(program: Program) -> Path:
 
 def _check_go() -> None:
     if shutil.which("go") is None:
-        raise DevError("missing: Go 1.24 or later, to build Kubernetes. Put it on PATH, or name a folder of binaries with KUBE_BIN_DIR")
+        raise DevError(
+            "missing: Go 1.24 or later, to build Kubernetes. Put it on PATH, or name a folder of binaries: KUBE_BIN_DIR"
+        )
     words = run(["go", "env", "GOVERSION"]).strip().removeprefix("go").split(".")
     if (int(words[0]), int(words[1])) < _GO_MINIMUM:
         raise DevError(f"Go {'.'.join(words)} is too old: 1.24 or later is needed to build Kubernetes")
@@ -50,7 +52,13 @@ def _build(program: Program, target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent.parent, prefix=f".{program.name}-") as folder:
         environment = {**os.environ, "CGO_ENABLED": "0", "GOBIN": folder, "GOFLAGS": "-buildvcs=false"}
         if program.module is None:
-            command = ["go", "install", "-trimpath", f"-ldflags={program.ldflags}", f"{program.package}@{program.version}"]
+            command = [
+                "go",
+                "install",
+                "-trimpath",
+                f"-ldflags={program.ldflags}",
+                f"{program.package}@{program.version}",
+            ]
             cwd = ROOT
         else:
             output = str(Path(folder) / program.name)

@@ -24,7 +24,13 @@ WITH_KUBECONFIG = ("controller-manager", "scheduler", "kube-proxy", "kubelet", "
 def subject_alternative_names(ip: str) -> str:
     """Every name under which a client may know the API server."""
     addresses = sorted({ip, "127.0.0.1", API_SERVICE_IP})
-    names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"]
+    names = [
+        "localhost",
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+    ]
     return ",".join([*(f"IP:{a}" for a in addresses), *(f"DNS:{n}" for n in names)])
 
 
@@ -37,7 +43,17 @@ def ensure_certificates(layout: Layout) -> None:
     layout.pki.chmod(0o700)
     _make_authority(layout.pki)
     _make_key(layout.pki / "service-account.key")
-    run(["openssl", "pkey", "-in", layout.pki / "service-account.key", "-pubout", "-out", layout.pki / "service-account.pub"])
+    run(
+        [
+            "openssl",
+            "pkey",
+            "-in",
+            layout.pki / "service-account.key",
+            "-pubout",
+            "-out",
+            layout.pki / "service-account.pub",
+        ]
+    )
     _sign(layout.pki, "apiserver", "/CN=kube-apiserver", f"subjectAltName={subject_alternative_names(layout.ip)}")
     for name, (common_name, organisation) in CLIENTS.items():
         _sign(layout.pki, name, f"/O={organisation}/CN={common_name}", "extendedKeyUsage=clientAuth")
@@ -76,18 +92,22 @@ def _sign(pki: Path, name: str, subject: str, extension: str) -> None:
 
 def _write_kubeconfig(layout: Layout, name: str, path: Path) -> None:
     """JSON is YAML: no serializer is needed."""
+    cluster = {"server": layout.api_url, "certificate-authority-data": _data(layout.pki / "ca.crt")}
+    user = {
+        "client-certificate-data": _data(layout.pki / f"{name}.crt"),
+        "client-key-data": _data(layout.pki / f"{name}.key"),
+    }
     config = {
         "apiVersion": "v1",
         "kind": "Config",
         "current-context": "sluice",
-        "clusters": [{"name": "sluice", "cluster": {"server": layout.api_url, "certificate-authority-data": _data(layout.pki / "ca.crt")}}],
-        "users": [{"name": name, "user": {"client-certificate-data": _data(layout.pki / f"{name}.crt"), "client-key-data": _data(layout.pki / f"{name}.key")}}],
+        "clusters": [{"name": "sluice", "cluster": cluster}],
+        "users": [{"name": name, "user": user}],
         "contexts": [{"name": "sluice", "context": {"cluster": "sluice", "user": name}}],
-    }  # fmt: skip
+    }
     path.write_text(json.dumps(config, indent=1))
     path.chmod(0o600)
 
 
 def _data(path: Path) -> str:
     return base64.b64encode(path.read_bytes()).decode()
-

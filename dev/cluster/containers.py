@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from dev.cluster.layout import IMAGE_PREFIX, NODE_IP, POD_CIDR, REGISTRY_PORT, RUNTIME, Layout
@@ -76,8 +76,8 @@ def kill_containers() -> None:
     _kill(_shims())
 
 
-def _kill(pids: object) -> None:
-    for pid in pids:  # type: ignore[attr-defined]
+def _kill(pids: Iterable[int]) -> None:
+    for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
@@ -134,8 +134,10 @@ def _containerd_config(layout: Layout) -> str:
 version = 2
 root = "{cache_folder() / "containerd"}"
 state = "{RUNTIME / "containerd"}"
-disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs",
-  "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs", "io.containerd.tracing.processor.v1.otlp"]
+disabled_plugins = [
+  "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs",
+  "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs",
+]
 
 [grpc]
   address = "{SOCKET}"

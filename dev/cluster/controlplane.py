@@ -18,7 +18,14 @@ def control_plane(layout: Layout, binaries: Mapping[str, Path], enter: list[str]
     """
 
     def get(path: str) -> Callable[[], bool]:
-        command = [binaries["kubectl"], f"--kubeconfig={layout.kubeconfig}", "--request-timeout=2s", "get", "--raw", path]
+        command: list[str | Path] = [
+            binaries["kubectl"],
+            f"--kubeconfig={layout.kubeconfig}",
+            "--request-timeout=2s",
+            "get",
+            "--raw",
+            path,
+        ]
         return lambda: succeeds(command)
 
     def listens(port: int) -> Callable[[], bool]:

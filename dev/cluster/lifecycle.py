@@ -13,7 +13,7 @@ from dev.cluster.binaries import ensure_binaries
 from dev.cluster.certificates import ensure_certificates
 from dev.cluster.controlplane import control_plane
 from dev.cluster.layout import IMAGE_PREFIX, RUNTIME, Layout, Mode
-from dev.cluster.processes import Daemon, Processes
+from dev.cluster.processes import Processes
 from dev.console import DevError, run, step, succeeds, wait_until
 from dev.paths import cache_folder
 
@@ -47,8 +47,9 @@ def down(layout: Layout) -> None:
     processes = Processes(layout.state)
     if layout.mode is Mode.FULL:
         _require_root()
-        if _owner() not in (None, layout.state):
-            raise DevError(f"the node on this machine belongs to {_owner()}; stop it there: make -C {_owner().parent} cluster-down")  # type: ignore[union-attr]
+        owner = _owner()
+        if owner is not None and owner != layout.state:
+            raise DevError(f"this machine's node belongs to {owner}; stop it: make -C {owner.parent} cluster-down")
         _remove_pods(layout, processes)
     for name in _stop_order(processes.names()):
         with step(f"stopping {name}"):
@@ -67,7 +68,7 @@ def is_healthy(layout: Layout) -> bool:
         return False
     facts = json.loads(layout.facts.read_text())
     if facts["mode"] != layout.mode:
-        raise DevError(f"{layout.state} holds a cluster of mode {facts['mode']}; take it down first, or name another --state-dir")
+        raise DevError(f"{layout.state} holds a cluster of mode {facts['mode']}: take it down first")
     processes = Processes(layout.state)
     kubectl = [facts["kubectl"], f"--kubeconfig={layout.kubeconfig}", "--request-timeout=5s"]
     return (
@@ -142,7 +143,9 @@ def _remove_pods(layout: Layout, processes: Processes) -> None:
         processes.stop("kube-controller-manager")
         run([*kubectl, "delete", "pods", "--all", "--all-namespaces", "--grace-period=1", "--wait=false"])
         listing = ["ctr", f"--address={containers.SOCKET}", "--namespace=k8s.io", "containers", "ls", "-q"]
-        wait_until(lambda: not run(listing).strip(), what="the containers are gone", within_seconds=60, every_seconds=0.5)
+        wait_until(
+            lambda: not run(listing).strip(), what="the containers are gone", within_seconds=60, every_seconds=0.5
+        )
 
 
 def _clear_node(layout: Layout) -> None:
@@ -191,6 +194,6 @@ def _take_machine(layout: Layout) -> None:
     other = Processes(owner)
     running = [name for name in other.names() if other.is_alive(name)]
     if running:
-        raise DevError(f"the node of {owner} runs on this machine ({', '.join(running)}); stop it: make -C {owner.parent} cluster-down")
+        raise DevError(f"the node of {owner} runs on this machine; stop it: make -C {owner.parent} cluster-down")
     with step(f"clearing what is left of {owner}"):
         _clear_node(Layout(Mode.FULL, owner, layout.ports))

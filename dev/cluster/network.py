@@ -1,4 +1,4 @@
-"""The node's own network namespace: nothing of the cluster stays in the host's, and nothing of it leaves the machine."""
+"""The node's own network namespace: nothing of it stays in the host's or leaves the machine."""
 
 from pathlib import Path
 

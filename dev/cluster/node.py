@@ -12,7 +12,11 @@ from dev.console import DevError, run, succeeds
 
 def node_daemons(layout: Layout, binaries: Mapping[str, Path], enter: list[str]) -> list[Daemon]:
     """CoreDNS first, so that the first pod can resolve names; then the kubelet and kube-proxy."""
-    corefile, kubelet, proxy = layout.state / "Corefile", layout.state / "kubelet.json", layout.state / "kube-proxy.json"
+    corefile, kubelet, proxy = (
+        layout.state / "Corefile",
+        layout.state / "kubelet.json",
+        layout.state / "kube-proxy.json",
+    )
     corefile.write_text(_corefile(layout))
     kubelet.write_text(json.dumps(_kubelet_config(layout), indent=1))
     proxy.write_text(json.dumps(_proxy_config(layout), indent=1))
@@ -60,13 +64,13 @@ def dns_service() -> list[dict[str, object]]:
     """Service kube-dns without a selector, pointing at the CoreDNS process on the node."""
     labels = {"kubernetes.io/service-name": "kube-dns"}
     ports = [{"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "dns-tcp", "port": 53, "protocol": "TCP"}]
-    service = {
+    service: dict[str, object] = {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {"name": "kube-dns", "namespace": "kube-system"},
         "spec": {"clusterIP": DNS_SERVICE_IP, "ports": ports},
     }
-    endpoints = {
+    endpoints: dict[str, object] = {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {"name": "kube-dns", "namespace": "kube-system", "labels": labels},

@@ -1,13 +1,11 @@
 """Gets built images to where the cluster pulls them from."""
 
 import json
-import os
 from collections.abc import Mapping
-from pathlib import Path
 
 from dev.cluster.containers import push
 from dev.cluster.layout import IMAGE_PREFIX
-from dev.console import DevError, run, step, succeeds
+from dev.console import DevError, run, step
 from dev.images.build import OPERATOR, SERVER, Image, build
 from dev.images.buildah import buildah
 from dev.paths import STATE
@@ -33,7 +31,9 @@ def build_and_push_to(registry: str) -> Mapping[str, str]:
         DevError: The registry's name is empty, or a push failed.
     """
     if not registry:
-        raise DevError("IMAGE_REGISTRY is empty; expected where the cluster pulls from, for example registry.example.com/team")
+        raise DevError(
+            "IMAGE_REGISTRY is empty; expected where the cluster pulls from, for example registry.example.com/team"
+        )
     references = {}
     for short, image in {"server": SERVER, "operator": OPERATOR}.items():
         local = build(image)

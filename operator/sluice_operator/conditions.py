@@ -1,7 +1,7 @@
 """Conditions from what was observed: one row of a truth table each. Pure.
 
-The first row that holds decides. "Enough" is the number of pods that the spec asks for, or minReplicas where the
-operator decides it, so that adding pods does not make a serving service unready.
+The first row that holds decides. "Enough" is the number of pods that the spec asks for, or minReplicas where
+the operator decides it, so that adding pods does not make a serving service unready.
 
 Ready            asked for no pods                                   False ScaledToZero
                  nothing of an earlier spec left, enough are ready   True  Serving
@@ -153,7 +153,7 @@ def model_loaded(facts: Facts) -> Condition:
 
 
 def stage(facts: Facts) -> tuple[Reason, str]:
-    """How far the pods of the current spec are that do not receive traffic yet, and where most of them are."""
+    """How far those pods of the current spec are that receive no traffic yet: where most of them are."""
     waiting = [p for p in facts.current if not p.is_ready]
     if not facts.current:
         return Reason.NO_PODS, "no pod of the current spec exists yet"
@@ -168,7 +168,7 @@ def stage(facts: Facts) -> tuple[Reason, str]:
 def dated(
     conditions: Iterable[Condition], before: Iterable[dict[str, Any]], *, generation: int, now: datetime
 ) -> list[dict[str, Any]]:
-    """The conditions as the API wants them; the time of the last transition is kept while the status is the same."""
+    """The conditions as the API wants them; the time of a transition is kept while the status stays."""
     known = {c["type"]: c for c in before}
     dates = []
     for condition in conditions:

@@ -1,7 +1,7 @@
 """What the fleet is asked to do and can do, measured from the pods' counters. Pure; the time is a parameter.
 
-Offered load is counted from `offered_tokens_total`, which includes refused work: admitted work alone saturates at
-the pods' limits and would stop the fleet from growing exactly when it is too small.
+Offered load is counted from `offered_tokens_total`, which includes refused work: admitted work alone
+saturates at the pods' limits and would stop the fleet from growing exactly when it is too small.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The objects that an EmbeddingService is made of, as they should be. Pure.
 
-Deployment `<name>`, Service `<name>` with a cluster address, headless Service `<name>-headless` for clients that
-balance themselves, and a PodDisruptionBudget `<name>` where there can be more than one pod. Each is owned by the
-EmbeddingService, so that Kubernetes itself collects them, whether the operator runs or not.
+Deployment `<name>`, Service `<name>` with a cluster address, headless Service `<name>-headless` for clients
+that balance themselves, and a PodDisruptionBudget `<name>` where there can be more than one pod. Each is
+owned by the EmbeddingService, so that Kubernetes itself collects them, whether the operator runs or not.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def headless_service(service: EmbeddingService) -> Json:
 
 
 def disruption_budget(service: EmbeddingService) -> Json:
-    """Lets drains of nodes take one pod at a time. A pod with a closed gate may only go where others are healthy."""
+    """Lets drains of nodes take one pod at a time, and an unready one only where the others are healthy."""
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
@@ -91,7 +91,7 @@ def disruption_budget(service: EmbeddingService) -> Json:
 
 
 def _rolling_update(spec: ServiceSpec) -> dict[str, int]:
-    """One more pod first where pods are cheap; one less first where each holds a device that may have no spare."""
+    """One more pod first where pods are cheap; one less first where each holds a device, perhaps the last."""
     resources = spec.resources or {}
     asked = {**resources.get("requests", {}), **resources.get("limits", {})}
     holds_a_device = any("/" in name for name in asked)

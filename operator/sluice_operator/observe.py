@@ -1,6 +1,7 @@
 """Kubernetes objects into values: what the kubelet, the scheduler and the controllers say about a service.
 
-Pure: it reads the JSON of the API and nothing else. Failed and finished pods are not pods of the service any more.
+Pure: it reads the JSON of the API and nothing else. Failed and finished pods are not pods of the service any
+more.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ _WAITING = {
         Reason.IMAGE_PULL_FAILED,
     ),
     **dict.fromkeys(
-        ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"), Reason.CONTAINER_CONFIG_ERROR
+        ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"),
+        Reason.CONTAINER_CONFIG_ERROR,
     ),
     "CrashLoopBackOff": Reason.CRASH_LOOPING,
 }
@@ -126,11 +128,13 @@ def _container_trouble(status: Json) -> Trouble | None:
     if ended.get("reason") == "OOMKilled":
         return Trouble(
             Reason.OUT_OF_MEMORY,
-            f"the server was killed for using more memory than its limit, {restarts} restarts; raise resources.limits.memory",
+            f"the server was killed for using more memory than its limit, {restarts} restarts; "
+            "raise resources.limits.memory",
         )
     said = (ended.get("message") or ended.get("reason") or "it said nothing").strip()
     return Trouble(
-        Reason.CRASH_LOOPING, f"the server ended with exit code {ended.get('exitCode')}, {restarts} restarts: {said}"
+        Reason.CRASH_LOOPING,
+        f"the server ended with exit code {ended.get('exitCode')}, {restarts} restarts: {said}",
     )
 
 

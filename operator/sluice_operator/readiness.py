@@ -1,8 +1,8 @@
 """Readiness gates: which pods may receive traffic. Pure.
 
 Startup: a gate opens once its pod serves, which means that a real forward pass has run, and accepts requests.
-It never closes again: a later fault of one pod is told by its readiness probe, and load is shed by the servers.
-Off: pods are made without the gate; those that still have one are opened at once.
+It never closes again: a later fault of one pod is told by its readiness probe, and load is shed by the
+servers. Off: pods are made without the gate; those that still have one are opened at once.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     R = offered / c                                  pods' worth of work that clients ask for
     N = ceil( R + sqrt(R) + max(0, backlog / c - N_now * target) / recovery )
 
-c is what one pod computes per second, backlog what is queued at all pods, target the time in which a queue should
-drain. sqrt(R) is square-root headroom, enough spare servers for random arrivals; the last term works off what has
-piled up. A ratio times the current count, as HPA computes it, would cascade while new pods warm.
+c is what one pod computes per second, backlog what is queued at all pods, target the time in which a queue
+should drain. sqrt(R) is square-root headroom, enough spare servers for random arrivals; the last term works
+off what has piled up. A ratio times the current count, as HPA computes it, would cascade while new pods warm.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ PANIC_SECONDS = 60.0
 """After a target of twice the ready pods, nothing is taken away for so long."""
 RECOVERY_SECONDS = 10.0
 """Time in which what has piled up beyond the target should be worked off."""
-DOWN_SHARE_PER_MINUTE = 0.1
+DOWN_SHARE = 0.1
+"""At most this share of the pods, but one at least, is taken away per interval."""
+DOWN_INTERVAL_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +84,8 @@ def decide(spec: ScalingSpec, fleet: Fleet, load: Load, memory: ScalingMemory, n
     return ScalingDecision(replicas, Reason.MEASURED, message, is_active=True, memory=memory)
 
 
-def target(
-    spec: ScalingSpec, load: Load, offered: float, capacity: float, current: int, *, is_settled: bool
-) -> float:
-    """The real-valued number of pods that the load asks for. While pods warm, the backlog counts for nothing."""
+def target(spec: ScalingSpec, load: Load, offered: float, capacity: float, current: int, *, is_settled: bool) -> float:
+    """The real-valued number of pods that the load asks for; while pods warm, the backlog counts nothing."""
     rate = offered / capacity
     allowed = current * spec.target_drain_milliseconds / 1000
     excess = max(0.0, load.queued_tokens / capacity - allowed) if is_settled else 0.0
@@ -119,9 +119,9 @@ def _next(spec: ScalingSpec, fleet: Fleet, memory: ScalingMemory, wanted: float,
     lowest = max((pods for _, pods in memory.highest), default=current)
     has_seen_enough = memory.since is not None and now - memory.since >= spec.scale_down_stabilization_seconds
     may_go_down = fleet.is_settled and has_seen_enough and now >= memory.panic_until
-    if not may_go_down or now - memory.last_down_at < 60 or lowest > current * (1 - TOLERANCE):
+    if not may_go_down or now - memory.last_down_at < DOWN_INTERVAL_SECONDS or lowest > current * (1 - TOLERANCE):
         return current
-    step = max(1, math.floor(current * DOWN_SHARE_PER_MINUTE))
+    step = max(1, math.floor(current * DOWN_SHARE))
     return _clamp(spec, max(lowest, current - step))
 
 
@@ -132,8 +132,11 @@ def _clamp(spec: ScalingSpec, replicas: int) -> int:
 def _explanation(load: Load, offered: float, capacity: float, current: int, replicas: int) -> str:
     change = f"{current} pods" if replicas == current else f"{current} → {replicas} pods"
     queued = load.queued_tokens / capacity
-    return f"{change}: offered {_short(offered)} tok/s at {_short(capacity)} tok/s per pod, {queued:.1f} pod-seconds queued"
+    return (
+        f"{change}: offered {_short(offered)} tok/s at {_short(capacity)} tok/s per pod, "
+        f"{queued:.1f} pod-seconds queued"
+    )
 
 
 def _short(value: float) -> str:
-    return f"{value / 1000:.0f}k" if value >= 10_000 else f"{value:.0f}"
+    return f"{value / 1000:.0f}k" if value >= 1e4 else f"{value:.0f}"  # noqa: PLR2004 - 9999 stays 9999

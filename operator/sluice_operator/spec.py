@@ -1,7 +1,8 @@
 """EmbeddingService as values: what the API server hands over, parsed.
 
-The API server validates and defaults (crds/embeddingservices.sluice.dev.yaml is the only place with defaults), so
-a field that has a default there is required here. A resource that does not parse raises `InvalidResourceError`.
+The API server validates and defaults (crds/embeddingservices.sluice.dev.yaml is the only place with
+defaults), so a field that has a default there is required here. A resource that does not parse raises
+`InvalidResourceError`.
 """
 
 from __future__ import annotations

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sluice_operator.reasons import Reason
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sluice_operator.reasons import Reason
 
 GATE = "sluice.dev/accepting"
 """Type of the pod condition that is the readiness gate."""

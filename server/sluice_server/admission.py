@@ -76,7 +76,9 @@ def decide(
     completion_ms = None if load.drain_ms is None or load.own_ms is None else load.drain_ms + load.own_ms
     if remaining_ms is not None and completion_ms is not None and completion_ms > remaining_ms:
         return Refuse(
-            "deadline", f"needs about {completion_ms:.0f} ms, {remaining_ms:.0f} ms are left of the deadline", None
+            "deadline",
+            f"needs about {completion_ms:.0f} ms, {remaining_ms:.0f} ms are left of the deadline",
+            None,
         )
     if load.reserved_tokens == 0:
         return Admit()

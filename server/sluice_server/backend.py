@@ -93,5 +93,3 @@ class Backend(Protocol):
 
     def fingerprint(self) -> str:
         """A digest of the embeddings of fixed texts, tolerant of dtype noise."""
-
-

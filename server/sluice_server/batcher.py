@@ -57,7 +57,10 @@ def next_batch(
 
 def token_budget(bucket: Bucket, limits: BatchLimits, cost: CostModel) -> int:
     """Tokens of this bucket that fit both the memory limit and the time target; at least one row's."""
-    return max(min(limits.max_tokens, cost.tokens_within(limits.target_seconds, bucket.max_tokens)), bucket.max_tokens)
+    return max(
+        min(limits.max_tokens, cost.tokens_within(limits.target_seconds, bucket.max_tokens)),
+        bucket.max_tokens,
+    )
 
 
 def _fill(buckets: Buckets, seed: Bucket, limits: BatchLimits, cost: CostModel, reason: str) -> BatchPlan:

@@ -1,6 +1,6 @@
 """The crank: arrivals and finished batches turn it, and it hands the device its next batch. It never polls.
 
-    admit ▶ buckets ▶ next_batch ▶ assemble ▶ worker ▶ deliver
+admit ▶ buckets ▶ next_batch ▶ assemble ▶ worker ▶ deliver
 """
 
 import asyncio
@@ -75,7 +75,10 @@ class Engine:
     """
 
     def __init__(
-        self, config: EngineConfig, submit: Callable[[int, Batch], None], clock: Callable[[], float] = time.monotonic
+        self,
+        config: EngineConfig,
+        submit: Callable[[int, Batch], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.phase = Phase("starting", "the server starts")
         self.counters = Counters()
@@ -99,6 +102,8 @@ class Engine:
         self._last_forward_at: float | None = None
         self._batches_submitted = 0
         self._turn_scheduled = False
+        self._accepts = True
+        self._idle_waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._phase_watchers: list[Callable[[Phase], None]] = []
 
@@ -119,9 +124,7 @@ class Engine:
         for watcher in self._phase_watchers:
             watcher(phase)
 
-    def ready(
-        self, backend: Backend, fingerprint: str, timings: Sequence[Measurement], limits: BatchLimits
-    ) -> None:
+    def ready(self, backend: Backend, fingerprint: str, timings: Sequence[Measurement], limits: BatchLimits) -> None:
         """The device is warm: opens the gate."""
         self.info, self.fingerprint, self._limits = backend.info, fingerprint, limits
         self.cost.seed(timings)
@@ -133,6 +136,16 @@ class Engine:
         self.set_phase(Phase("failed", reason))
         for request in tuple(self._pending):
             notifier.fail(request, ServerFailedError(reason))
+
+    def stop_accepting(self) -> None:
+        """From now on new work is refused; admitted work goes on."""
+        self._accepts = False
+
+    async def wait_idle(self) -> None:
+        """Returns once nothing is reserved, queued or running."""
+        while not self.is_idle:
+            self._idle_waiter = asyncio.get_running_loop().create_future()
+            await self._idle_waiter
 
     # --- what callers ask of it -----------------------------------------------------------------
 
@@ -205,7 +218,10 @@ class Engine:
             self.counters.computed_tokens += done.plan.tokens
             self.counters.padded_tokens += result.output.computed_tokens - done.plan.tokens
             notifier.deliver(
-                done.plan, result.output.embeddings, started_at=result.started_at, busy_seconds=result.busy_seconds
+                done.plan,
+                result.output.embeddings,
+                started_at=result.started_at,
+                busy_seconds=result.busy_seconds,
             )
         self._turn()
 
@@ -264,6 +280,15 @@ class Engine:
         )
 
     @property
+    def has_served(self) -> bool:
+        """The gate was open at some time."""
+        return self._serving_since is not None
+
+    def running_seconds(self) -> float:
+        """How long the batch on the device has been there; 0 where there is none."""
+        return 0.0 if self._running_since is None else self._clock() - self._running_since
+
+    @property
     def is_idle(self) -> bool:
         """Nothing is reserved, queued or running."""
         return not self._pending and not self._in_flight and self._reserved_tokens == 0
@@ -275,7 +300,8 @@ class Engine:
             case "serving":
                 return
             case "draining":
-                raise DrainingError("the server is shutting down; another one takes new work")
+                if not self._accepts:
+                    raise DrainingError("the server is shutting down; another one takes new work")
             case "failed":
                 raise ServerFailedError(f"the server has failed: {self.phase.reason}")
             case _:
@@ -336,6 +362,8 @@ class Engine:
         if dropped:
             self.release(dropped)
             self._schedule_turn()
+        if self.is_idle and self._idle_waiter is not None and not self._idle_waiter.done():
+            self._idle_waiter.set_result(None)
 
     def _schedule_turn(self) -> None:
         """Turns the crank once per round of the event loop: requests that came together go together."""
@@ -355,9 +383,7 @@ class Engine:
         if self._limits is None:
             return
         while len(self._in_flight) < MAX_PENDING:
-            plan = next_batch(
-                self._buckets, self._limits, self.cost, self._clock(), device_idle=not self._in_flight
-            )
+            plan = next_batch(self._buckets, self._limits, self.cost, self._clock(), device_idle=not self._in_flight)
             if isinstance(plan, Wait):
                 self._arm_timer(plan.until)
                 return

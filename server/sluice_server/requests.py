@@ -1,11 +1,14 @@
 """What is asked of the server, on its way from the socket to the device and back."""
 
-import asyncio
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class Priority(IntEnum):
@@ -53,7 +56,7 @@ class PendingRequest:
     rows: TokenRows
     offsets: NDArray[np.int64]
     result: NDArray[np.float32]
-    future: asyncio.Future[None]
+    future: "asyncio.Future[None]"
     arrived_at: float
     deadline: float
     priority: Priority

@@ -46,9 +46,9 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Of the computation; auto takes bfloat16 where the device computes it natively."
     )
-    quantization: Literal["none"] = Field("none", description="Of the weights.")
     layout: Literal["auto", "packed", "padded"] = Field(
-        "auto", description="packed computes no padding; auto takes it where the model's embeddings stay the same."
+        "auto",
+        description="packed computes no padding; auto takes it where the model's embeddings stay the same.",
     )
     pooling: Literal["auto", "mean", "cls", "last"] = Field("auto", description="auto reads the model's own.")
     exclude_tokens: Words = Field(CONTROL_TOKENS, description="Tokens left out of mean pooling, comma-separated.")
@@ -58,7 +58,9 @@ class Settings(BaseSettings):
     )
 
     buckets: Ascending = Field((16, 32, 64, 128, 256, 512), description="Length buckets, in tokens, ascending.")
-    batch_sizes: Ascending = Field((8, 16, 32, 64, 128, 256, 512), description="Fixed batch sizes of the padded layout.")
+    batch_sizes: Ascending = Field(
+        (8, 16, 32, 64, 128, 256, 512), description="Fixed batch sizes of the padded layout."
+    )
     max_batch_size: int = Field(512, ge=1, description="Inputs per batch.")
     max_tokens_per_batch: int = Field(32768, ge=16, description="Tokens per batch, padding included.")
     target_batch_ms: Annotated[float, Field(gt=0)] | None = Field(
@@ -81,7 +83,9 @@ class Settings(BaseSettings):
 
     grpc_host: str = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104
     grpc_port: Port = Field(50051, description="gRPC; 0 takes a free one.")
-    http_health_port: Port = Field(8001, description="HTTP: probes, /health, /metrics, /v1/embeddings; 0 takes a free one.")
+    http_health_port: Port = Field(
+        8001, description="HTTP: probes, /health, /metrics, /v1/embeddings; 0 takes a free one."
+    )
     max_connection_age_seconds: int = Field(300, ge=1, description="After it a client is asked to connect anew, in s.")
     shutdown_propagation_seconds: float = Field(5, ge=0, description="From SIGTERM until new work is refused, in s.")
     shutdown_drain_seconds: float = Field(10, ge=0, description="Longest time to finish admitted work, in s.")
@@ -102,7 +106,8 @@ class Settings(BaseSettings):
             )
         if self.buckets[-1] > self.max_tokens_per_batch:
             raise ValueError(
-                f"MAX_TOKENS_PER_BATCH={self.max_tokens_per_batch}: expected at least the largest bucket, {self.buckets[-1]}"
+                f"MAX_TOKENS_PER_BATCH={self.max_tokens_per_batch}: expected at least "
+                f"the largest bucket, {self.buckets[-1]}"
             )
         return self
 

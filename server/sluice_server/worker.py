@@ -142,9 +142,12 @@ def _embed_bisecting(backend: Backend, batch: Batch) -> BatchOutput:
     rows = -(-batch.rows // 2)
     halves = (
         Batch(batch.token_ids[:cut], batch.lengths[:middle], batch.bucket, max(rows, middle)),
-        Batch(batch.token_ids[cut:], batch.lengths[middle:], batch.bucket, max(rows, len(batch.lengths) - middle)),
+        Batch(
+            batch.token_ids[cut:],
+            batch.lengths[middle:],
+            batch.bucket,
+            max(rows, len(batch.lengths) - middle),
+        ),
     )
     outputs = [backend.embed(half) for half in halves]
-    return BatchOutput(
-        np.concatenate([one.embeddings for one in outputs]), sum(one.computed_tokens for one in outputs)
-    )
+    return BatchOutput(np.concatenate([one.embeddings for one in outputs]), sum(one.computed_tokens for one in outputs))

@@ -1,0 +1,133 @@
+"""Carries out a plan: with `leader`, the only writer to Kubernetes. What a write returns goes to the store."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from sluice_operator import drift
+from sluice_operator.kube import FIELD_MANAGER, KubeError
+from sluice_operator.manifests import API_VERSION, KIND
+from sluice_operator.reasons import Reason
+from sluice_operator.values import GATE, Trouble
+
+if TYPE_CHECKING:
+    from sluice_operator.drift import Applied, Apply, ChildKey
+    from sluice_operator.kube import Kube
+    from sluice_operator.plan import Plan
+    from sluice_operator.readiness import GateChange
+    from sluice_operator.spec import EmbeddingService
+    from sluice_operator.status import Event
+    from sluice_operator.store import Store
+
+log = logging.getLogger(__name__)
+
+Json = dict[str, Any]
+_MICRO_TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
+_MAX_NOTE = 1024
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of a plan."""
+
+    applied: dict[ChildKey, Applied] = field(default_factory=dict)
+    trouble: Trouble | None = None
+    wrote_status: bool = False
+    did_apply: bool = False
+
+
+class Actor:
+    """Writes for one operator instance."""
+
+    def __init__(self, kube: Kube, store: Store, *, instance: str) -> None:
+        self._kube = kube
+        self._store = store
+        self._instance = instance
+
+    async def carry_out(self, service: EmbeddingService, plan: Plan) -> Outcome:
+        """Gates first, as traffic waits for them; events last, as they tell what was done.
+
+        Raises:
+            KubeError: where the API server fails; what it refuses for good is in the outcome instead.
+        """
+        outcome = Outcome()
+        for change in plan.gates:
+            await self._set_gate(service, change)
+        for apply in plan.apply:
+            outcome.did_apply = True
+            outcome.trouble = outcome.trouble or await self._apply(apply, outcome)
+        for child in plan.delete:
+            uid = child.body["metadata"]["uid"]
+            await self._kube.delete(child.kind, service.namespace, child.name, uid)
+            log.info("deleted what the spec no longer asks for", extra=_about(service, child=child.name))
+        if plan.status is not None:
+            body = await self._kube.apply_status(service.name, service.namespace, service.uid, plan.status)
+            self._store.put(body)
+            outcome.wrote_status = True
+        for event in plan.events:
+            await self._tell(service, event)
+        return outcome
+
+    async def _apply(self, apply: Apply, outcome: Outcome) -> Trouble | None:
+        kind, name = apply.key
+        try:
+            result = await self._kube.apply(apply.manifest)
+        except KubeError as error:
+            if not error.is_refusal:
+                raise
+            log.warning("the API server refuses %s %s: %s", kind, name, error)
+            return Trouble(Reason.APPLY_FAILED, f"the API server refuses {kind} {name}: {error.message}")
+        outcome.applied[apply.key] = drift.record(apply.manifest, result)
+        self._store.put(result)
+        if apply.cause != "restart":
+            log.info("applied %s %s: %s", kind, name, apply.cause)
+        return None
+
+    async def _set_gate(self, service: EmbeddingService, change: GateChange) -> None:
+        condition = {
+            "type": GATE,
+            "status": "True" if change.opens else "False",
+            "reason": change.reason,
+            "message": change.message,
+            "lastTransitionTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+        body = await self._kube.patch_pod_condition(service.namespace, change.pod_name, change.pod_uid, condition)
+        if body is not None:
+            self._store.put(body)
+        verb = "opened" if change.opens else "closed"
+        log.info("%s the gate of pod %s", verb, change.pod_name, extra=_about(service, reason=change.reason))
+
+    async def _tell(self, service: EmbeddingService, event: Event) -> None:
+        """An Event on the service. It only informs: a failure is logged and not repeated."""
+        note = event.note if len(event.note) <= _MAX_NOTE else event.note[: _MAX_NOTE - 1] + "…"
+        body = {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {"generateName": f"{service.name}-", "namespace": service.namespace},
+            "eventTime": datetime.now(UTC).strftime(_MICRO_TIME),
+            "reportingController": f"sluice.dev/{FIELD_MANAGER}",
+            "reportingInstance": self._instance,
+            "action": "Reconcile",
+            "reason": str(event.reason),
+            "type": "Warning" if event.is_warning else "Normal",
+            "note": note,
+            "regarding": {
+                "apiVersion": API_VERSION,
+                "kind": KIND,
+                "namespace": service.namespace,
+                "name": service.name,
+                "uid": service.uid,
+            },
+        }
+        log.info("%s: %s", event.reason, note, extra=_about(service))
+        try:
+            await self._kube.create(body)
+        except KubeError as error:
+            log.warning("could not post the event %s: %s", event.reason, error, extra=_about(service))
+
+
+def _about(service: EmbeddingService, **more: Any) -> Json:
+    return {"namespace": service.namespace, "service": service.name, **more}

@@ -1,0 +1,195 @@
+"""The Kubernetes API: the few requests that the operator makes, asynchronous, each within a time-out.
+
+Built on the request machinery of `kubernetes.aio.dynamic` without its discovery: the operator knows its
+paths. The typed models stay unloaded, which saves a good part of the operator's memory.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Self
+
+import aiohttp
+from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
+from kubernetes.aio.config.incluster_config import load_incluster_config
+from kubernetes.aio.config.kube_config import load_kube_config
+from kubernetes.aio.dynamic import DynamicClient
+from kubernetes.aio.dynamic.exceptions import DynamicApiError
+
+from sluice_operator import metrics
+
+Json = dict[str, Any]
+
+FIELD_MANAGER = "sluice-operator"
+
+_MERGE = "application/merge-patch+json"
+_STRATEGIC = "application/strategic-merge-patch+json"
+_APPLY = "application/apply-patch+yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Where the objects of a kind are found."""
+
+    name: str
+    prefix: str
+    plural: str
+    api_version: str
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind("EmbeddingService", "/apis/sluice.dev/v1alpha1", "embeddingservices", "sluice.dev/v1alpha1"),
+        Kind("Pod", "/api/v1", "pods", "v1"),
+        Kind("Service", "/api/v1", "services", "v1"),
+        Kind("Deployment", "/apis/apps/v1", "deployments", "apps/v1"),
+        Kind("PodDisruptionBudget", "/apis/policy/v1", "poddisruptionbudgets", "policy/v1"),
+        Kind("Event", "/apis/events.k8s.io/v1", "events", "events.k8s.io/v1"),
+    )
+}
+
+
+class KubeError(Exception):
+    """The API server refused, failed, or could not be reached."""
+
+    def __init__(self, code: int | None, message: str) -> None:
+        super().__init__(message if code is None else f"{message} (HTTP {code})")
+        self.code = code
+        self.message = message
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether asking again for the same would be refused again."""
+        return self.code in {400, 403, 409, 415, 422} or (
+            self.code == HTTPStatus.INTERNAL_SERVER_ERROR and "failed to create typed patch object" in self.message
+        )
+
+
+async def load_configuration() -> Configuration:
+    """The service account inside a pod, else the kubeconfig (KUBECONFIG or ~/.kube/config).
+
+    Raises:
+        kubernetes.aio.config.config_exception.ConfigException: where there is neither.
+    """
+    configuration = Configuration()
+    if os.environ.get("KUBERNETES_SERVICE_HOST") and not os.environ.get("KUBECONFIG"):
+        load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    else:
+        await load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    return configuration
+
+
+class Kube:
+    """One connection pool to the API server."""
+
+    def __init__(self, configuration: Configuration, *, timeout_seconds: float) -> None:
+        self.api = ApiClient(configuration)
+        self.api.user_agent = FIELD_MANAGER
+        self._client = DynamicClient(self.api)  # type: ignore[no-untyped-call]
+        self._timeout = aiohttp.ClientTimeout(total=timeout_seconds)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.api.close()  # type: ignore[no-untyped-call]
+
+    async def get(self, kind: str, namespace: str, name: str) -> Json | None:
+        """The object, or None where there is none."""
+        try:
+            body = await self._request("get", _path(kind, namespace, name))
+        except KubeError as error:
+            if error.code == HTTPStatus.NOT_FOUND:
+                return None
+            raise
+        return body
+
+    async def list(self, kind: str, namespace: str | None, label_selector: str | None = None) -> tuple[list[Json], int]:
+        """All objects of a kind in a namespace, or in all, and the revision at which that was so."""
+        answer = await self._request("get", _path(kind, namespace), label_selector=label_selector)
+        # Items of a list carry neither, unlike the same objects from a watch.
+        named = {"apiVersion": KINDS[kind].api_version, "kind": kind}
+        return [{**named, **item} for item in answer["items"]], int(answer["metadata"]["resourceVersion"])
+
+    async def apply(self, manifest: Json) -> Json:
+        """Server-side apply: creates the object, or sets the fields that the manifest names."""
+        kind, metadata = manifest["kind"], manifest["metadata"]
+        path = _path(kind, metadata["namespace"], metadata["name"])
+        return await self._write("apply", kind, "patch", path, manifest, content_type=_APPLY, force_conflicts=True)
+
+    async def apply_status(self, name: str, namespace: str, uid: str, status: Json) -> Json:
+        """Sets the whole status of an EmbeddingService; what it no longer names is removed."""
+        body = {
+            "apiVersion": KINDS["EmbeddingService"].api_version,
+            "kind": "EmbeddingService",
+            "metadata": {"name": name, "namespace": namespace, "uid": uid},
+            "status": status,
+        }
+        path = _path("EmbeddingService", namespace, name) + "/status"
+        return await self._write(
+            "apply-status", "EmbeddingService", "patch", path, body, content_type=_APPLY, force_conflicts=True
+        )
+
+    async def patch_pod_condition(self, namespace: str, name: str, uid: str, condition: Json) -> Json | None:
+        """Sets one condition of a pod and leaves the kubelet's alone; None where that very pod is gone."""
+        body = {"metadata": {"uid": uid}, "status": {"conditions": [condition]}}
+        path = _path("Pod", namespace, name) + "/status"
+        try:
+            return await self._write("patch-status", "Pod", "patch", path, body, content_type=_STRATEGIC)
+        except KubeError as error:
+            if error.code in {404, 409}:
+                return None
+            raise
+
+    async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
+        """Deletes that very object; one that is gone already is as good."""
+        body = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
+        try:
+            await self._write("delete", kind, "delete", _path(kind, namespace, name), body)
+        except KubeError as error:
+            if error.code not in {404, 409}:
+                raise
+
+    async def create(self, body: Json) -> Json:
+        """Creates an object."""
+        kind = body["kind"]
+        return await self._write("create", kind, "post", _path(kind, body["metadata"]["namespace"]), body)
+
+    async def _write(self, verb: str, kind: str, method: str, path: str, body: Json, **options: Any) -> Json:
+        metrics.KUBE_WRITES.labels(verb=verb, kind=kind).inc()
+        if method == "patch":
+            options["field_manager"] = FIELD_MANAGER
+        return await self._request(method, path, body=body, **options)
+
+    async def _request(self, method: str, path: str, **options: Any) -> Json:
+        try:
+            response = await self._client.request(
+                method, path, serialize=False, _request_timeout=self._timeout, **options
+            )
+            answer: Json = await response.json()
+        except DynamicApiError as error:
+            metrics.KUBE_ERRORS.labels(code=error.status).inc()
+            raise KubeError(error.status, _said(error)) from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            metrics.KUBE_ERRORS.labels(code="none").inc()
+            raise KubeError(None, f"{method.upper()} {path}: {error or type(error).__name__}") from error
+        return answer
+
+
+def _path(kind: str, namespace: str | None, name: str | None = None) -> str:
+    where = KINDS[kind]
+    path = where.prefix if namespace is None else f"{where.prefix}/namespaces/{namespace}"
+    path = f"{path}/{where.plural}"
+    return path if name is None else f"{path}/{name}"
+
+
+def _said(error: DynamicApiError) -> str:
+    """The API server's own sentence, without headers and JSON around it."""
+    try:
+        return str(error.summary()).strip()  # type: ignore[no-untyped-call]
+    except (ValueError, KeyError, TypeError):
+        return str(error.reason)

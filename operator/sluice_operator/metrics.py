@@ -1,0 +1,50 @@
+"""Prometheus metrics of the operator itself and of the services it looks after."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+REGISTRY = CollectorRegistry()
+
+_SERVICE = ("namespace", "service")
+
+KUBE_WRITES = Counter(
+    "sluice_operator_kube_writes", "Writes to the Kubernetes API.", ("verb", "kind"), registry=REGISTRY
+)
+KUBE_ERRORS = Counter(
+    "sluice_operator_kube_errors", "Failed requests to the Kubernetes API.", ("code",), registry=REGISTRY
+)
+RECONCILES = Counter("sluice_operator_reconciles", "Rounds of observe, decide, act.", ("outcome",), registry=REGISTRY)
+RECONCILE_SECONDS = Histogram(
+    "sluice_operator_reconcile_seconds", "Time of one round.", registry=REGISTRY
+)  # fmt: skip
+TASK_DEATHS = Counter(
+    "sluice_operator_task_deaths",
+    "Reconcile tasks that ended unexpectedly and were started anew.",
+    registry=REGISTRY,
+)
+POLLS = Counter("sluice_operator_health_polls", "Polls of /health.", ("outcome",), registry=REGISTRY)
+RESYNC_REPAIRS = Counter(
+    "sluice_operator_resync_repairs",
+    "Objects that a watch had missed and a list found.",
+    ("kind",),
+    registry=REGISTRY,
+)
+LOOP_LAG = Gauge("sluice_operator_loop_lag_seconds", "How late the event loop runs.", registry=REGISTRY)
+IS_LEADER = Gauge("sluice_operator_is_leader", "Whether this instance acts.", registry=REGISTRY)
+
+DESIRED_REPLICAS = Gauge("sluice_desired_replicas", "Pods that should exist.", _SERVICE, registry=REGISTRY)
+READY_REPLICAS = Gauge("sluice_ready_replicas", "Pods that receive traffic.", _SERVICE, registry=REGISTRY)
+DRAIN_SECONDS = Gauge("sluice_drain_seconds", "Longest drain time of any pod.", _SERVICE, registry=REGISTRY)
+QUEUED_TOKENS = Gauge("sluice_queued_tokens", "Tokens queued at all pods.", _SERVICE, registry=REGISTRY)
+OFFERED_RATE = Gauge(
+    "sluice_offered_tokens_per_second", "Tokens per second that clients ask for.", _SERVICE, registry=REGISTRY
+)
+
+_GAUGES = (DESIRED_REPLICAS, READY_REPLICAS, DRAIN_SECONDS, QUEUED_TOKENS, OFFERED_RATE)
+
+
+def forget_service(namespace: str, service: str) -> None:
+    """Removes the gauges of a service that is gone."""
+    for gauge in _GAUGES:
+        gauge.remove_by_labels({"namespace": namespace, "service": service})

@@ -1,0 +1,231 @@
+"""One EmbeddingService's loop: observe, decide, act; woken by changes and by its poll, whichever comes first.
+
+Level-triggered: a round looks at everything as it is, so a lost or repeated wake-up costs nothing. A round
+that fails is logged, counted and repeated with a growing delay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from sluice_operator import drift, manifests, metrics, observe, plan, spec
+from sluice_operator.load import LoadWindow
+from sluice_operator.values import Child, Observation, Report
+
+if TYPE_CHECKING:
+    from sluice_operator.act import Actor, Outcome
+    from sluice_operator.drift import Applied, ChildKey
+    from sluice_operator.health_client import HealthClient
+    from sluice_operator.kube import Kube
+    from sluice_operator.load import Load
+    from sluice_operator.settings import Settings
+    from sluice_operator.spec import EmbeddingService
+    from sluice_operator.store import ServiceKey, Store
+    from sluice_operator.values import Pod, Trouble
+
+log = logging.getLogger(__name__)
+
+Json = dict[str, Any]
+
+_CHILD_KINDS = ("Deployment", "Service", "PodDisruptionBudget")
+_LEAST_PAUSE_SECONDS = 0.1
+"""Changes that come together are looked at together."""
+_RECHECK_SECONDS = 30.0
+"""How often an object that stands in the way, or that was refused, is looked at again."""
+_MOST_BACKOFF_SECONDS = 60.0
+
+
+class Reconciler:
+    """The state and the loop of one service."""
+
+    def __init__(
+        self,
+        key: ServiceKey,
+        *,
+        settings: Settings,
+        store: Store,
+        kube: Kube,
+        health: HealthClient,
+        actor: Actor,
+    ) -> None:
+        self.key = key
+        self._settings = settings
+        self._store = store
+        self._kube = kube
+        self._health = health
+        self._actor = actor
+        self._woken = asyncio.Event()
+        self._uid: str | None = None
+        self._start_afresh()
+
+    def _start_afresh(self) -> None:
+        """Forgets everything about a service of the same name that is gone."""
+        self._reports: dict[str, Report] = {}
+        self._polled_at = float("-inf")
+        self._load_window = LoadWindow()
+        self._load: Load | None = None
+        self._applied: dict[ChildKey, Applied] = {}
+        self._foreign: dict[ChildKey, tuple[float, Child | None]] = {}
+        self._trouble: Trouble | None = None
+        self._refused_at = float("-inf")
+        self._generation: int | None = None
+        self._memory = plan.Memory()
+        self._status_written_at = float("-inf")
+
+    def wake(self) -> None:
+        """Something about the service changed."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Runs until the service is gone, or until cancelled."""
+        failures = 0
+        while True:
+            started = time.monotonic()
+            self._woken.clear()
+            try:
+                goes_on = await self.round()
+            except Exception:
+                failures += 1
+                metrics.RECONCILES.labels(outcome="error").inc()
+                log.exception("a round failed, number %d in a row", failures, extra=self._about())
+                await asyncio.sleep(_backoff(failures))
+                continue
+            failures = 0
+            metrics.RECONCILES.labels(outcome="ok").inc()
+            metrics.RECONCILE_SECONDS.observe(time.monotonic() - started)
+            if not goes_on:
+                return
+            await self._rest()
+
+    async def _rest(self) -> None:
+        """Until the next poll, or until woken."""
+        due = self._polled_at + self._settings.poll_interval_seconds
+        await asyncio.sleep(_LEAST_PAUSE_SECONDS)
+        try:
+            async with asyncio.timeout(max(0.0, due - time.monotonic())):
+                await self._woken.wait()
+        except TimeoutError:
+            return
+
+    async def round(self) -> bool:
+        """One round; False when the service is gone or going, and there is nothing left to do for it."""
+        resource = self._store.service(self.key)
+        if resource is None:
+            return False
+        service = spec.parse(resource)
+        if service.uid != self._uid:
+            self._uid = service.uid
+            self._start_afresh()
+        if service.generation != self._generation:
+            self._generation, self._trouble, self._refused_at = service.generation, None, float("-inf")
+        if service.is_being_deleted:
+            return True
+        now = time.monotonic()
+        observation = await self._observe(resource, now)
+        children = await self._children(service, observation)
+        decision = plan.decide(
+            service,
+            observation,
+            load=self._load_at(observation),
+            children=children,
+            applied=self._applied,
+            memory=replace(
+                self._memory,
+                seconds_since_status=now - self._status_written_at,
+                may_apply=now - self._refused_at >= _RECHECK_SECONDS,
+            ),
+            default_image=self._settings.server_image,
+        )
+        self._memory = replace(self._memory, scaling=decision.scaling)
+        outcome = await self._actor.carry_out(service, decision)
+        self._take_in(outcome, now)
+        self._export(service, observation, decision)
+        return True
+
+    async def _observe(self, resource: Json, now: float) -> Observation:
+        pods = observe.pods(self._store.owned(self.key, "Pod"))
+        await self._poll(pods, now)
+        deployment = next(iter(self._store.owned(self.key, "Deployment")), None)
+        return Observation(
+            pods=tuple(replace(pod, report=self._fresh(pod, now)) for pod in pods),
+            rollout=None if deployment is None else observe.rollout(deployment),
+            status=resource.get("status", {}),
+            now=now,
+            wall_time=datetime.now(UTC),
+            apply_trouble=self._trouble,
+        )
+
+    async def _poll(self, pods: tuple[Pod, ...], now: float) -> None:
+        """Asks all pods when a poll is due, else only those that have never answered."""
+        if now - self._polled_at >= self._settings.poll_interval_seconds:
+            self._polled_at = now
+            asked = pods
+        else:
+            asked = tuple(p for p in pods if p.uid not in self._reports and not p.is_ready)
+        answers = await self._health.poll(asked)
+        for uid, health in answers.items():
+            self._reports[uid] = Report(health, received_at=now)
+        alive = {p.uid for p in pods}
+        self._reports = {uid: report for uid, report in self._reports.items() if uid in alive}
+
+    def _fresh(self, pod: Pod, now: float) -> Report | None:
+        report = self._reports.get(pod.uid)
+        if report is None or now - report.received_at > self._settings.stale_after_seconds:
+            return None
+        return report
+
+    def _load_at(self, observation: Observation) -> Load:
+        """The load, measured once per poll: other rounds in between reuse it."""
+        if self._load is None or self._polled_at == observation.now:
+            self._load = self._load_window.observe(observation.live_pods, observation.now)
+        return self._load
+
+    async def _children(self, service: EmbeddingService, observation: Observation) -> dict[ChildKey, Child]:
+        """The live children, and whatever else stands where they should be."""
+        bodies = {drift.key_of(b): b for b in self._store.owned(self.key, *_CHILD_KINDS)}
+        known = set(manifests.child_names(service.name))
+        found = {k: observe.child(b, service.name, service.uid) for k, b in bodies.items() if k in known}
+        for key in known - found.keys():
+            checked_at, child = self._foreign.get(key, (float("-inf"), None))
+            if observation.now - checked_at > _RECHECK_SECONDS:
+                body = await self._kube.get(key[0], service.namespace, key[1])
+                child = None if body is None else observe.child(body, service.name, service.uid)
+                self._foreign[key] = (observation.now, child)
+            if child is not None:
+                found[key] = child
+        return found
+
+    def _take_in(self, outcome: Outcome, now: float) -> None:
+        self._applied.update(outcome.applied)
+        if outcome.wrote_status:
+            self._status_written_at = now
+        if outcome.did_apply:
+            self._trouble = outcome.trouble
+            self.wake()
+        if outcome.trouble is not None:
+            self._refused_at = now
+
+    def _export(self, service: EmbeddingService, observation: Observation, decision: plan.Plan) -> None:
+        names = {"namespace": service.namespace, "service": service.name}
+        status = decision.status or observation.status
+        load = status.get("load", {})
+        metrics.DESIRED_REPLICAS.labels(**names).set(status.get("desiredReplicas", 0))
+        metrics.READY_REPLICAS.labels(**names).set(status.get("readyReplicas", 0))
+        metrics.DRAIN_SECONDS.labels(**names).set(load.get("drainMilliseconds", float("nan")) / 1000)
+        metrics.QUEUED_TOKENS.labels(**names).set(load.get("queuedTokens", float("nan")))
+        metrics.OFFERED_RATE.labels(**names).set(load.get("offeredRate", float("nan")))
+
+    def _about(self) -> Json:
+        return {"namespace": self.key[0], "service": self.key[1]}
+
+
+def _backoff(failures: int) -> float:
+    """0.5 s, doubling up to a minute, with jitter so that services do not come back together."""
+    longest: float = min(_MOST_BACKOFF_SECONDS, 0.5 * 2.0 ** min(failures - 1, 10))
+    return longest * (0.5 + random.random() / 2)  # noqa: S311 - spreads retries, keeps no secret

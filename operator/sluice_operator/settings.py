@@ -1,0 +1,85 @@
+"""What the operator is told by its environment or command line; nothing else reads either."""
+
+from __future__ import annotations
+
+import socket
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, CliSettingsSource, NoDecode, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Environment first; each also as a flag (--watch-namespaces=a,b)."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        cli_prog_name="python -m sluice_operator",
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        env_ignore_empty=True,
+    )
+
+    watch_namespaces: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Namespaces to look after, comma-separated; all when empty."
+    )
+    server_image: str | None = Field(
+        None, description="Image of the inference server for services whose spec names none."
+    )
+    poll_interval_seconds: float = Field(2.0, ge=0.1, le=60, description="How often pods are asked for /health.")
+    poll_timeout_seconds: float = Field(1.0, gt=0, le=30, description="How long one pod may take to answer /health.")
+    poll_concurrency: int = Field(64, ge=1, le=1024, description="How many pods are asked at the same time.")
+    stale_after_seconds: float = Field(
+        6.0,
+        gt=0,
+        description="How long an answer of a pod is believed; afterwards what the pod does is unknown.",
+    )
+    kube_timeout_seconds: float = Field(10.0, gt=0, description="How long one request to the API server may take.")
+    resync_seconds: float = Field(
+        60.0,
+        gt=0,
+        description="How often all objects are listed, to mend and to notice what the watches missed.",
+    )
+    http_port: int = Field(8080, ge=0, le=65535, description="Port of /healthz and /metrics.")
+    http_host: str = Field("0.0.0.0", description="Address that /healthz and /metrics listen on.")  # noqa: S104
+    leader_election: bool = Field(
+        False, description="Whether to hold a Lease before acting, for more than one replica of the operator."
+    )
+    leader_election_namespace: str = Field("default", description="Namespace of the Lease.")
+    lease_name: str = Field("sluice-operator", description="Name of the Lease.")
+    lease_duration_seconds: int = Field(15, ge=3, description="After so long without renewal, another one may lead.")
+    lease_renew_deadline_seconds: int = Field(10, ge=2, description="A leader that cannot renew for so long stops.")
+    lease_retry_seconds: float = Field(2.0, gt=0, description="Time between attempts to take or renew the Lease.")
+    identity: str = Field(default_factory=socket.gethostname, description="Who this is, in Lease and Events.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe log line.")
+    log_format: Literal["json", "text"] = Field("json", description="Format of the log.")
+
+    @field_validator("watch_namespaces", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(name for name in (part.strip() for part in value.split(",")) if name)
+        return value
+
+    @field_validator("lease_renew_deadline_seconds")
+    @classmethod
+    def _renews_before_it_expires(cls, value: int, info: object) -> int:
+        duration = getattr(info, "data", {}).get("lease_duration_seconds")
+        if duration is not None and value >= duration:
+            raise ValueError(f"must be shorter than the lease duration ({duration} s), or two could lead at once")
+        return value
+
+
+def from_command_line(arguments: list[str] | None = None) -> Settings:
+    """Settings from environment and command line; `--help` lists them.
+
+    Raises:
+        pydantic.ValidationError: naming the setting, its value and what is allowed.
+    """
+    source: CliSettingsSource[Settings] = CliSettingsSource(Settings, cli_parse_args=arguments or [])
+    return Settings(_cli_settings_source=source)
+
+
+def from_environment() -> Settings:
+    """Settings from the environment alone, as under `kopf run -m sluice_operator.handlers`."""
+    return Settings()

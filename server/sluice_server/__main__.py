@@ -1,0 +1,33 @@
+"""`python -m sluice_server`: settings from the environment or flags; `--help` lists them all."""
+
+import asyncio
+import sys
+
+from pydantic import ValidationError
+
+from sluice_server import logs, threads
+from sluice_server.settings import Settings, describe
+
+
+def main() -> int:
+    """0 after an orderly end, 1 when a port cannot be listened on, 2 for a bad setting."""
+    try:
+        settings = Settings(_cli_parse_args=True)
+    except ValidationError as error:
+        print(describe(error), file=sys.stderr)  # noqa: T201
+        return 2
+    logs.configure(settings.log_level, settings.log_format)
+    threads.set_thread_count()
+    from sluice_server.model import load_model
+    from sluice_server.server import serve
+
+    try:
+        asyncio.run(serve(settings, load_model))
+    except OSError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

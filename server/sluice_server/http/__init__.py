@@ -1,0 +1,1 @@
+"""HTTP: probes, /health, /info, /metrics and OpenAI's /v1/embeddings."""

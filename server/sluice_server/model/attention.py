@@ -1,0 +1,111 @@
+"""Attention over a packed batch: rows lie one behind the other, and none sees its neighbours.
+
+Registered with transformers under its own name, so models need no change. transformers builds no mask for a
+name that has no mask function; under its stock names a packed input would attend across rows without an error.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - its usual name
+from transformers import AttentionInterface
+
+NAME = "sluice_packed"
+
+
+@torch.library.custom_op("sluice::packed_attention", mutates_args=())
+def packed_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    cu_seqlens: torch.Tensor,
+    scale: float,
+    window: int,
+) -> torch.Tensor:
+    """Runs of equal length are computed as one rectangle each, so rows sorted by length make few of them.
+
+    Args:
+        query: (heads, tokens, head_dim); key and value likewise, with as many heads or a divisor of them.
+        key: See query.
+        value: See query.
+        cu_seqlens: int32 (rows + 1,) on the CPU: row i is tokens cu_seqlens[i] to cu_seqlens[i + 1].
+        scale: Of the scores.
+        window: A token sees those at a distance below it; 0 sees all.
+
+    Returns:
+        (tokens, heads, head_dim), contiguous.
+    """
+    heads, tokens, width = query.shape
+    out = query.new_empty(tokens, heads, width)
+    for start, rows, length in _equal_runs(cu_seqlens):
+        end = start + rows * length
+        mask = _band(length, window, query) if 0 < window < length else None
+        attended = F.scaled_dot_product_attention(
+            _rectangle(query, start, end, rows),
+            _rectangle(key, start, end, rows),
+            _rectangle(value, start, end, rows),
+            attn_mask=mask,
+            scale=scale,
+            enable_gqa=key.shape[0] != heads,
+        )
+        out[start:end].view(rows, length, heads, width).copy_(attended.transpose(1, 2))
+    return out
+
+
+@packed_attention.register_fake
+def _packed_attention_shape(
+    query: torch.Tensor,
+    key: torch.Tensor,  # noqa: ARG001
+    value: torch.Tensor,  # noqa: ARG001
+    cu_seqlens: torch.Tensor,  # noqa: ARG001
+    scale: float,  # noqa: ARG001
+    window: int,  # noqa: ARG001
+) -> torch.Tensor:
+    heads, tokens, width = query.shape
+    return query.new_empty(tokens, heads, width)
+
+
+def register() -> None:
+    """Makes the name known to transformers; harmless to repeat."""
+    AttentionInterface.register(NAME, _attention_forward)
+
+
+def _attention_forward(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,  # noqa: ARG001 - rows are told apart by cu_seqlens
+    *,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    cu_seq_lens_q: torch.Tensor,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """What a transformers attention layer calls; (1, heads, tokens, head_dim) in, (1, tokens, heads, head_dim) out."""
+    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    window = sliding_window or 0
+    del module
+    return packed_attention(query[0], key[0], value[0], cu_seq_lens_q, scale, window).unsqueeze(0), None
+
+
+def _equal_runs(cu_seqlens: torch.Tensor) -> list[tuple[int, int, int]]:
+    """(first token, rows, length) of each run of neighbouring rows of one length."""
+    lengths = cu_seqlens.diff()
+    values, counts = torch.unique_consecutive(lengths, return_counts=True)
+    runs, start = [], 0
+    for length, rows in zip(values.tolist(), counts.tolist(), strict=True):
+        runs.append((start, rows, length))
+        start += rows * length
+    return runs
+
+
+def _rectangle(states: torch.Tensor, start: int, end: int, rows: int) -> torch.Tensor:
+    """(heads, tokens, head_dim) to (rows, heads, length, head_dim), without a copy."""
+    heads, _, width = states.shape
+    return states[:, start:end].reshape(heads, rows, -1, width).transpose(0, 1)
+
+
+def _band(length: int, window: int, like: torch.Tensor) -> torch.Tensor:
+    places = torch.arange(length, device=like.device)
+    return (places[:, None] - places[None, :]).abs() < window

@@ -1,0 +1,109 @@
+"""Computing a batch, padded or packed. Everything here runs in the device worker's thread."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from sluice_server.backend import Batch, BatchOutput, ModelInfo, OutOfDeviceMemoryError
+from sluice_server.model import attention
+from sluice_server.model.fingerprint import digest
+from sluice_server.model.pooling import Pooling
+
+
+class TorchBackend:
+    """A model on its device.
+
+    Args:
+        model: In evaluation mode, on the device.
+        info: What is served.
+        pooling: On the device.
+        pad_id: Fills the padded layout.
+        first_position: Of a row: padding_idx + 1 in RoBERTa's family, else 0.
+        probe_rows: Token ids of the fixed texts of the fingerprint.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        info: ModelInfo,
+        pooling: Pooling,
+        *,
+        pad_id: int,
+        first_position: int,
+        probe_rows: list[NDArray[np.int32]],
+    ) -> None:
+        self.info = info
+        self._model = model
+        self._pooling = pooling
+        self._pad_id = pad_id
+        self._first_position = first_position
+        self._probe_rows = probe_rows
+        model.set_attn_implementation(attention.NAME if info.layout == "packed" else "sdpa")
+
+    def embed(self, batch: Batch) -> BatchOutput:
+        """Computes one batch.
+
+        Raises:
+            OutOfDeviceMemoryError: It did not fit the device.
+        """
+        try:
+            with torch.inference_mode():
+                return self._packed(batch) if self.info.layout == "packed" else self._padded(batch)
+        except torch.OutOfMemoryError as error:
+            torch.cuda.empty_cache()
+            raise OutOfDeviceMemoryError(str(error)) from error
+
+    def fingerprint(self) -> str:
+        """Of the fixed texts' embeddings."""
+        return digest(self.probe())
+
+    def probe(self) -> NDArray[np.float32]:
+        """The embeddings of the fixed texts, one batch."""
+        lengths = np.array([len(row) for row in self._probe_rows], dtype=np.int32)
+        batch = Batch(np.concatenate(self._probe_rows), lengths, int(lengths.max()), len(lengths))
+        return self.embed(batch).embeddings
+
+    def _padded(self, batch: Batch) -> BatchOutput:
+        """(rows, bucket): rows rounded up with dummies, so that shapes repeat."""
+        count = len(batch.lengths)
+        ids = np.full((batch.rows, batch.bucket), self._pad_id, dtype=np.int64)
+        real = np.arange(batch.bucket)[None, :] < batch.lengths[:, None]
+        ids[:count][real] = batch.token_ids
+        # A dummy row attends to one token: an empty one would make NaN.
+        lengths = np.ones(batch.rows, dtype=np.int64)
+        lengths[:count] = batch.lengths
+        on_device = torch.from_numpy(ids).to(self.info.device)
+        row_lengths = torch.from_numpy(lengths).to(self.info.device)
+        mask = torch.arange(batch.bucket, device=self.info.device)[None, :] < row_lengths[:, None]
+        states = self._model(input_ids=on_device, attention_mask=mask.long()).last_hidden_state
+        rows = self._pooling.rectangle(states, on_device, row_lengths)[:count]
+        return BatchOutput(rows.cpu().numpy(), ids.size)
+
+    def _packed(self, batch: Batch) -> BatchOutput:
+        """(1, tokens) without padding; rows sorted by length, so that attention computes few rectangles."""
+        order = np.argsort(batch.lengths, kind="stable")
+        ids, lengths = _reordered(batch, order)
+        ends = np.cumsum(lengths, dtype=np.int64)
+        positions = np.arange(ids.size) - np.repeat(ends - lengths, lengths) + self._first_position
+        cu_seqlens = torch.from_numpy(np.concatenate(([0], ends)))
+        on_device = torch.from_numpy(ids).to(self.info.device)
+        states = self._model(
+            input_ids=on_device[None],
+            position_ids=torch.from_numpy(positions).to(self.info.device)[None],
+            cu_seq_lens_q=cu_seqlens,
+        ).last_hidden_state
+        pooled = self._pooling.packed(states[0], on_device, cu_seqlens.to(self.info.device)).cpu().numpy()
+        rows = np.empty_like(pooled)
+        rows[order] = pooled
+        return BatchOutput(rows, ids.size)
+
+
+def _reordered(batch: Batch, order: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Ids and lengths with the rows in another order."""
+    lengths = batch.lengths.astype(np.int64)
+    starts = np.cumsum(lengths) - lengths
+    sorted_lengths = lengths[order]
+    sorted_starts = np.cumsum(sorted_lengths) - sorted_lengths
+    places = np.arange(batch.token_ids.size) + np.repeat(starts[order] - sorted_starts, sorted_lengths)
+    return batch.token_ids[places].astype(np.int64), sorted_lengths

@@ -1,0 +1,81 @@
+"""Where a model comes from: a folder, or the Hugging Face hub."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
+
+from sluice_server.errors import ModelLoadError
+
+# Safetensors only: a pickle could run code.
+_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*/config.json"]
+_EXPECTED = "expected a folder (/path or file:///path) or a hub id (org/name, hf://org/name[@revision])"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A model on this machine.
+
+    Attributes:
+        folder: Holds config.json, weights and tokenizer.
+        revision: The hub's commit; None for a folder.
+    """
+
+    folder: Path
+    revision: str | None
+
+
+def fetch(uri: str, revision: str | None, cache_dir: str, report: Callable[[str, str], None]) -> Source:
+    """Finds or downloads a model.
+
+    Args:
+        uri: MODEL_PATH.
+        revision: Branch, tag or commit on the hub; one behind an @ in the uri goes before it.
+        cache_dir: For downloads.
+        report: Told of a download.
+
+    Raises:
+        ModelLoadError: There is no such model; the text names what was looked for.
+    """
+    if uri.startswith("file://"):
+        return _folder(Path(uri.removeprefix("file://")), uri)
+    if uri.startswith(("/", "./", "../")):
+        return _folder(Path(uri), uri)
+    if "://" in uri and not uri.startswith("hf://"):
+        raise ModelLoadError(f"MODEL_PATH={uri}: unknown scheme; {_EXPECTED}")
+    name, _, pinned = uri.removeprefix("hf://").partition("@")
+    report("downloading", f"{name} from the hub")
+    return _download(name, pinned or revision, cache_dir)
+
+
+def _folder(folder: Path, uri: str) -> Source:
+    if not folder.is_dir():
+        raise ModelLoadError(
+            f"MODEL_PATH={uri}: there is no folder {folder}; expected one with config.json and weights"
+        )
+    if not (folder / "config.json").exists():
+        found = ", ".join(sorted(p.name for p in folder.iterdir())[:10]) or "nothing"
+        raise ModelLoadError(f"MODEL_PATH={uri}: no config.json in {folder}; it holds {found}")
+    return Source(folder, None)
+
+
+def _download(name: str, revision: str | None, cache_dir: str) -> Source:
+    try:
+        folder = Path(snapshot_download(name, revision=revision, cache_dir=cache_dir, allow_patterns=_FILES))
+    except HFValidationError as error:
+        raise ModelLoadError(f"MODEL_PATH={name}: not a hub id; {_EXPECTED}") from error
+    except RepositoryNotFoundError as error:
+        raise ModelLoadError(f"MODEL_PATH={name}: the hub has no such model, or HF_TOKEN may not read it") from error
+    except LocalEntryNotFoundError as error:
+        raise ModelLoadError(f"MODEL_PATH={name}: not in {cache_dir}, and the hub cannot be reached") from error
+    except (HfHubHTTPError, OSError) as error:
+        raise ModelLoadError(f"MODEL_PATH={name}: the download failed: {error}") from error
+    # A snapshot's folder is named by its commit.
+    return Source(folder, folder.name)

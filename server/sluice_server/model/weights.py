@@ -1,0 +1,70 @@
+"""Weights into a model: every one of them, or an error."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+
+from sluice_server.errors import ModelLoadError
+
+_PREFIX = "encoder."
+# A pooler on top of the first token is no part of an embedding.
+_UNUSED = ("pooler.",)
+
+
+def load_weights(
+    folder: Path, config: PreTrainedConfig, dtype: torch.dtype, *, trust_remote_code: bool
+) -> PreTrainedModel:
+    """Loads the model of a folder.
+
+    A contrastive checkpoint may hold each of its keys under one more `encoder.`; it is stripped only when
+    that makes every key one of the model's own and leaves none missing. A plain BERT has keys such as
+    `encoder.layer.0…` of its own, beside others, and loses nothing.
+
+    Raises:
+        ModelLoadError: A weight is missing, or there are no safetensors.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ModelLoadError(
+            f"no .safetensors in {folder}; expected the weights in that format (a pickle could run code)"
+        )
+    stripped = _stripped(files, config, trust_remote_code=trust_remote_code)
+    model: PreTrainedModel
+    if stripped is not None:
+        model = _empty(config, dtype=dtype, trust_remote_code=trust_remote_code)
+        missing = model.load_state_dict(stripped, strict=False).missing_keys
+    else:
+        model, said = AutoModel.from_pretrained(
+            folder, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True,
+            trust_remote_code=trust_remote_code, local_files_only=True,
+        )  # fmt: skip
+        missing = said["missing_keys"]
+    needed = sorted(key for key in missing if not key.startswith(_UNUSED))
+    if needed:
+        shown = ", ".join(needed[:3]) + (f" and {len(needed) - 3} more" if len(needed) > 3 else "")  # noqa: PLR2004
+        raise ModelLoadError(f"{folder} lacks weights of {type(model).__name__}: {shown}")
+    model.train(mode=False)
+    return model
+
+
+def _empty(config: PreTrainedConfig, *, dtype: torch.dtype, trust_remote_code: bool) -> PreTrainedModel:
+    """The architecture with whatever weights it starts with."""
+    model: PreTrainedModel = AutoModel.from_config(  # type: ignore[no-untyped-call]
+        config, dtype=dtype, trust_remote_code=trust_remote_code
+    )
+    return model
+
+
+def _stripped(files: list[Path], config: PreTrainedConfig, *, trust_remote_code: bool) -> dict[str, Any] | None:
+    """The state without its extra prefix; None where it has none."""
+    state = {key: value for file in files for key, value in load_file(file).items()}
+    if not all(key.startswith(_PREFIX) for key in state):
+        return None
+    with torch.device("meta"):
+        own = set(_empty(config, dtype=torch.float32, trust_remote_code=trust_remote_code).state_dict())
+    stripped = {key.removeprefix(_PREFIX): value for key, value in state.items()}
+    needed = {key for key in own if not key.startswith(_UNUSED)}
+    return stripped if needed <= set(stripped) <= own else None

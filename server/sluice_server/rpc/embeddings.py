@@ -1,0 +1,181 @@
+"""sluice.v1.Embeddings: texts or ragged ids in, one contiguous tensor out; unary and streamed."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+
+import numpy as np
+from sluice.v1 import embeddings_pb2 as pb
+from sluice.v1 import embeddings_pb2_grpc
+
+from sluice_server import __version__, validation
+from sluice_server.errors import InvalidRequestError, SluiceError
+from sluice_server.postprocess import OutputDtype
+from sluice_server.requests import Priority, TokenRows
+from sluice_server.rpc import status
+from sluice_server.rpc.calls import Context, deadline, ending_with_its_status, set_trailers
+from sluice_server.serving import Embedded, EmbeddingService, EmbedOptions
+from sluice_server.tokenizer import Truncation
+
+_TRUNCATIONS = {
+    pb.TRUNCATE_UNSPECIFIED: Truncation.END,
+    pb.TRUNCATE_NONE: Truncation.NONE,
+    pb.TRUNCATE_END: Truncation.END,
+    pb.TRUNCATE_START: Truncation.START,
+}
+_DTYPES: dict[int, tuple[OutputDtype, pb.DataType]] = {
+    pb.DATA_TYPE_UNSPECIFIED: ("float32", pb.DATA_TYPE_FLOAT32),
+    pb.DATA_TYPE_FLOAT32: ("float32", pb.DATA_TYPE_FLOAT32),
+    pb.DATA_TYPE_FLOAT16: ("float16", pb.DATA_TYPE_FLOAT16),
+    pb.DATA_TYPE_INT8: ("int8", pb.DATA_TYPE_INT8),
+}
+_PRIORITIES = {
+    pb.PRIORITY_UNSPECIFIED: Priority.INTERACTIVE,
+    pb.PRIORITY_INTERACTIVE: Priority.INTERACTIVE,
+    pb.PRIORITY_BATCH: Priority.BATCH,
+}
+# Requests of one stream under way at once; the next is read only when one of them is answered.
+_STREAM_WINDOW = 32
+
+
+class EmbeddingsServicer(embeddings_pb2_grpc.EmbeddingsServicer):
+    """Sluice's own API."""
+
+    def __init__(self, service: EmbeddingService) -> None:
+        self._service = service
+
+    async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:
+        """Embeds every input of one request."""
+        async with ending_with_its_status(context):
+            embedded = await self._embed(request, deadline(context))
+            set_trailers(context, self._service.engine, embedded)
+            return _response(request, embedded)
+
+    async def EmbedStream(
+        self, requests: AsyncIterator[pb.EmbedRequest], context: Context
+    ) -> AsyncIterator[pb.EmbedStreamResponse]:
+        """Answers each request as it is done; a refused request fails alone, and the stream goes on."""
+        until = deadline(context)
+        window = asyncio.Semaphore(_STREAM_WINDOW)
+        answers: asyncio.Queue[pb.EmbedStreamResponse | None] = asyncio.Queue(maxsize=_STREAM_WINDOW)
+        reader = asyncio.create_task(self._read_stream(requests, until, window, answers))
+        try:
+            while (answer := await answers.get()) is not None:
+                yield answer
+                window.release()
+            await reader
+        finally:
+            reader.cancel()
+
+    async def GetInfo(self, request: pb.GetInfoRequest, context: Context) -> pb.GetInfoResponse:  # noqa: ARG002
+        """What is served and what a request may hold; zeros until the model is loaded."""
+        engine, limits = self._service.engine, self._service.limits
+        info = engine.info
+        response = pb.GetInfoResponse(
+            version=__version__,
+            model_fingerprint=engine.fingerprint or "",
+            max_inputs_per_request=limits.max_inputs,
+            max_tokens_per_request=limits.max_tokens,
+        )
+        if info is not None:
+            response.model_uri = info.uri
+            response.model_revision = info.revision or ""
+            response.embedding_dimension = info.dimension
+            response.max_input_tokens = info.max_input_tokens
+            response.dtype, response.device, response.pooling = info.dtype, info.device, info.pooling
+            response.prompt_names.extend(sorted(info.prompts))
+        return response
+
+    async def _embed(self, request: pb.EmbedRequest, until: float) -> Embedded:
+        options = _options(request, until)
+        if request.WhichOneof("input") == "texts":
+            return await self._service.embed_texts(request.texts.values, options)
+        if request.WhichOneof("input") == "token_ids":
+            return await self._service.embed_ids(decode_ids(request.token_ids, self._service.limits), options)
+        raise InvalidRequestError("the request has no input; expected texts or token_ids")
+
+    async def _read_stream(
+        self,
+        requests: AsyncIterator[pb.EmbedRequest],
+        until: float,
+        window: asyncio.Semaphore,
+        answers: "asyncio.Queue[pb.EmbedStreamResponse | None]",
+    ) -> None:
+        """Starts a task per request, at most a window of them; puts None behind the last answer."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                async for request in requests:
+                    await window.acquire()
+                    group.create_task(self._answer_one(request, until, answers))
+        finally:
+            await answers.put(None)
+
+    async def _answer_one(
+        self, request: pb.EmbedRequest, until: float, answers: "asyncio.Queue[pb.EmbedStreamResponse | None]"
+    ) -> None:
+        try:
+            if not request.request_id:
+                raise InvalidRequestError("request_id is empty; on a stream it tells the answers apart")
+            answer = pb.EmbedStreamResponse(
+                request_id=request.request_id, response=_response(request, await self._embed(request, until))
+            )
+        except SluiceError as error:
+            code = status.grpc_code(error).value[0]
+            failure = pb.StreamError(code=code, message=str(error), retry_after_ms=status.retry_after_ms(error))
+            answer = pb.EmbedStreamResponse(request_id=request.request_id, error=failure)
+        await answers.put(answer)
+
+
+def decode_ids(token_ids: pb.TokenIds, limits: validation.RequestLimits) -> TokenRows:
+    """The ragged rows of a request, without a copy.
+
+    Raises:
+        InvalidRequestError: Bytes that are not whole int32s.
+    """
+    for name in ("ids", "lengths"):
+        size = len(getattr(token_ids, name))
+        if size % 4 or not size:
+            raise InvalidRequestError(f"token_ids.{name} holds {size} bytes; expected int32s, at least one")
+    rows = TokenRows(np.frombuffer(token_ids.ids, dtype="<i4"), np.frombuffer(token_ids.lengths, dtype="<i4"))
+    validation.check_input_count(len(rows.lengths), limits)
+    return rows
+
+
+def _options(request: pb.EmbedRequest, until: float) -> EmbedOptions:
+    for name, value, known in (
+        ("truncate", request.truncate, _TRUNCATIONS),
+        ("output_dtype", request.output_dtype, _DTYPES),
+        ("priority", request.priority, _PRIORITIES),
+    ):
+        if value not in known:
+            raise InvalidRequestError(f"{name}={value}; expected one of {', '.join(map(str, sorted(known)))}")
+    return EmbedOptions(
+        prompt_name=request.prompt_name if request.HasField("prompt_name") else None,
+        truncate=_TRUNCATIONS[request.truncate],
+        dimensions=request.dimensions or None,
+        normalize=request.normalize if request.HasField("normalize") else True,
+        dtype=_DTYPES[request.output_dtype][0],
+        priority=_PRIORITIES[request.priority],
+        deadline=until,
+    )
+
+
+def _response(request: pb.EmbedRequest, embedded: Embedded) -> pb.EmbedResponse:
+    tensor = pb.Tensor(
+        data=embedded.embeddings.tobytes(),
+        shape=embedded.embeddings.shape,
+        dtype=_DTYPES[request.output_dtype][1],
+    )
+    timings = pb.Timings(
+        tokenize_ms=embedded.tokenize_ms,
+        queue_ms=embedded.queue_ms,
+        compute_ms=embedded.compute_ms,
+        total_ms=embedded.total_ms,
+    )
+    return pb.EmbedResponse(
+        request_id=request.request_id or uuid.uuid4().hex,
+        embeddings=tensor,
+        tokens_used=embedded.tokens_used,
+        truncated_inputs=embedded.truncated,
+        timings=timings,
+    )

@@ -1,0 +1,83 @@
+"""The gRPC server: services, health, reflection, and the options of its connections."""
+
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+from gpu_inference import inference_pb2, inference_pb2_grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from grpc_reflection.v1alpha import reflection
+from sluice.v1 import embeddings_pb2, embeddings_pb2_grpc
+
+from sluice_server.rpc.embeddings import EmbeddingsServicer
+from sluice_server.rpc.gpu_inference import InferenceServicer
+from sluice_server.serving import EmbeddingService
+
+_SERVICES: tuple[ServiceDescriptor, ...] = (
+    embeddings_pb2.DESCRIPTOR.services_by_name["Embeddings"],
+    inference_pb2.DESCRIPTOR.services_by_name["InferenceService"],
+)
+# The empty name is the server as a whole.
+HEALTH_NAMES = ("", *(service.full_name for service in _SERVICES))
+
+
+class GrpcServer:
+    """Listens from the start, so that callers hear why they are refused; its health says when to come.
+
+    Args:
+        service: Answers the calls.
+        max_message_bytes: The largest message either way.
+        max_connection_age_seconds: Then clients connect anew and find new pods; gRPC adds its own jitter of 10 %.
+    """
+
+    def __init__(self, service: EmbeddingService, *, max_message_bytes: int, max_connection_age_seconds: int) -> None:
+        self._server = grpc.aio.server(options=_options(max_message_bytes, max_connection_age_seconds))
+        self._health = HealthServicer()
+        embeddings_pb2_grpc.add_EmbeddingsServicer_to_server(  # type: ignore[no-untyped-call]
+            EmbeddingsServicer(service), self._server
+        )
+        inference_pb2_grpc.add_InferenceServiceServicer_to_server(  # type: ignore[no-untyped-call]
+            InferenceServicer(service), self._server
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = [*HEALTH_NAMES[1:], health.SERVICE_NAME, reflection.SERVICE_NAME]
+        reflection.enable_server_reflection(names, self._server)
+
+    async def start(self, address: str) -> int:
+        """Listens; returns the port.
+
+        Raises:
+            OSError: The address cannot be listened on.
+        """
+        await self.set_serving(serving=False)
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {address}: {error}") from error
+        await self._server.start()
+        return port
+
+    async def set_serving(self, *, serving: bool) -> None:
+        """What health Check and Watch say of the server and each of its services."""
+        said = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in HEALTH_NAMES:
+            await self._health.set(name, said)
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Takes no new calls, lets those under way end within the grace, then closes."""
+        await self._server.stop(grace_seconds)
+
+
+def _options(max_message_bytes: int, max_connection_age_seconds: int) -> list[tuple[str, Any]]:
+    return [
+        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_connection_age_ms", 1000 * max_connection_age_seconds),
+        ("grpc.max_connection_age_grace_ms", 60_000),
+        # Clients that ping often are tolerated: a mesh or a load balancer may stand between.
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        # Two servers on one port would share its callers silently.
+        ("grpc.so_reuseport", 0),
+    ]

@@ -1,0 +1,58 @@
+"""The one table from domain errors to status codes of gRPC and HTTP, and the trailers that go with them."""
+
+import random
+from collections.abc import Mapping
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from sluice_server import errors
+
+CODES: Mapping[type[errors.SluiceError], tuple[grpc.StatusCode, int]] = {
+    errors.InvalidRequestError: (grpc.StatusCode.INVALID_ARGUMENT, 400),
+    errors.InputTooLongError: (grpc.StatusCode.INVALID_ARGUMENT, 400),
+    errors.UnauthenticatedError: (grpc.StatusCode.UNAUTHENTICATED, 401),
+    errors.OverloadedError: (grpc.StatusCode.RESOURCE_EXHAUSTED, 429),
+    errors.DrainingError: (grpc.StatusCode.UNAVAILABLE, 503),
+    errors.NotReadyError: (grpc.StatusCode.UNAVAILABLE, 503),
+    errors.ServerFailedError: (grpc.StatusCode.UNAVAILABLE, 503),
+    errors.DeadlineTooShortError: (grpc.StatusCode.DEADLINE_EXCEEDED, 504),
+    errors.DeadlineExceededError: (grpc.StatusCode.DEADLINE_EXCEEDED, 504),
+    errors.BatchFailedError: (grpc.StatusCode.INTERNAL, 500),
+}
+_OURS = (grpc.StatusCode.INTERNAL, 500)
+# Callers that were refused together must not come back together.
+_JITTER = (0.75, 1.25)
+
+Trailers = tuple[tuple[str, str | bytes], ...]
+
+
+def grpc_code(error: errors.SluiceError) -> grpc.StatusCode:
+    """Of the error."""
+    return CODES.get(type(error), _OURS)[0]
+
+
+def http_code(error: errors.SluiceError) -> int:
+    """Of the error."""
+    return CODES.get(type(error), _OURS)[1]
+
+
+def retry_after_ms(error: errors.SluiceError) -> int | None:
+    """When to come back, jittered; None where coming back does not help or the server cannot tell."""
+    if not isinstance(error, errors.OverloadedError) or error.retry_after_ms is None:
+        return None
+    return round(error.retry_after_ms * random.uniform(*_JITTER))  # noqa: S311 - jitter, not a secret
+
+
+def trailers(error: errors.SluiceError) -> Trailers:
+    """`grpc-retry-pushback-ms` (gRFC A6) for clients that retry by themselves, google.rpc.RetryInfo for the others."""
+    wait_ms = retry_after_ms(error)
+    if wait_ms is None:
+        return ()
+    info = error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration())
+    info.retry_delay.FromMilliseconds(wait_ms)
+    detail = any_pb2.Any()
+    detail.Pack(info)
+    status = status_pb2.Status(code=grpc_code(error).value[0], message=str(error), details=[detail])
+    return (("grpc-retry-pushback-ms", str(wait_ms)), ("grpc-status-details-bin", status.SerializeToString()))

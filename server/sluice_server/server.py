@@ -1,0 +1,191 @@
+"""The life of the server: wire the parts, load in the worker's thread, serve, drain, end."""
+
+import asyncio
+import functools
+import logging
+import signal
+from collections.abc import Callable
+
+from sluice_server.admission import AdmissionLimits
+from sluice_server.backend import Backend, Batch
+from sluice_server.backpressure import LatencyGate
+from sluice_server.batcher import BatchLimits
+from sluice_server.cost import Measurement
+from sluice_server.engine import Engine, EngineConfig
+from sluice_server.health import Phase
+from sluice_server.http.server import HttpServer
+from sluice_server.metrics import Metrics
+from sluice_server.model.config import LoadedModel, ModelConfig
+from sluice_server.rpc.server import GrpcServer
+from sluice_server.serving import EmbeddingService
+from sluice_server.settings import Settings
+from sluice_server.validation import RequestLimits
+from sluice_server.warm_up import warm_up_batches
+from sluice_server.worker import Worker, WorkerCallbacks
+
+logger = logging.getLogger(__name__)
+
+_TARGET_BATCH_MS = {"cpu": 25.0, "cuda": 5.0}
+Loader = Callable[[ModelConfig, Callable[[str, str], None]], LoadedModel]
+
+
+class Server:
+    """One process's server.
+
+    Args:
+        settings: Everything that it is told.
+        load: Makes the model; called in the worker's thread.
+    """
+
+    def __init__(self, settings: Settings, load: Loader) -> None:
+        self._settings = settings
+        self._load = load
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._worker = Worker(self._load_model, self._warm_up_batches, self._callbacks())
+        self.engine = Engine(engine_config(settings), self._worker.submit)
+        limits = RequestLimits(settings.max_inputs_per_request, settings.max_tokens_per_request)
+        self.service = EmbeddingService(self.engine, limits, settings.tokenizer_threads)
+        self.metrics = Metrics(self.engine)
+        self.service.observe(self.metrics)
+        self._health_changes: asyncio.Queue[bool] = asyncio.Queue()
+        self.grpc_port = self.http_port = 0
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serves until the event is set, then drains.
+
+        Raises:
+            OSError: An address cannot be listened on.
+        """
+        settings = self._settings
+        self._loop = asyncio.get_running_loop()
+        grpc_server = GrpcServer(
+            self.service,
+            max_message_bytes=settings.max_message_bytes,
+            max_connection_age_seconds=settings.max_connection_age_seconds,
+        )
+        http_server = HttpServer(self.service, self.metrics, max_body_bytes=settings.max_message_bytes)
+        self.http_port = await http_server.start(settings.grpc_host, settings.http_health_port)
+        self.grpc_port = await grpc_server.start(f"{settings.grpc_host}:{settings.grpc_port}")
+        logger.info("listening", extra={"grpc_port": self.grpc_port, "http_port": self.http_port})
+        self.engine.watch_phase(lambda phase: self._health_changes.put_nowait(phase.name == "serving"))
+        self._worker.start()
+        try:
+            async with asyncio.TaskGroup() as group:
+                follower = group.create_task(self._follow_phase(grpc_server))
+                await stop.wait()
+                await self._drain()
+                follower.cancel()
+        finally:
+            await grpc_server.stop(grace_seconds=1)
+            await http_server.stop()
+            self.service.close()
+            await asyncio.to_thread(self._worker.stop, 5.0)
+
+    async def _follow_phase(self, grpc_server: GrpcServer) -> None:
+        """GRPC health says what the phase says, in its order."""
+        while True:
+            await grpc_server.set_serving(serving=await self._health_changes.get())
+
+    async def _drain(self) -> None:
+        """Says so, keeps serving while the word spreads, then finishes what was admitted."""
+        settings = self._settings
+        if self.engine.phase.name != "serving":
+            self.engine.set_phase(Phase("draining", "the server shuts down before it served"))
+            self.engine.stop_accepting()
+            return
+        self.engine.set_phase(Phase("draining", "the server shuts down and finishes what it admitted"))
+        await asyncio.sleep(settings.shutdown_propagation_seconds)
+        self.engine.stop_accepting()
+        try:
+            async with asyncio.timeout(settings.shutdown_drain_seconds):
+                await self.engine.wait_idle()
+        except TimeoutError:
+            logger.warning("admitted work was not finished in time", extra={"tokens": self.engine.reserved_tokens})
+
+    # --- in the worker's thread -------------------------------------------------------------------
+
+    def _load_model(self) -> Backend:
+        loaded = self._load(model_config(self._settings), self._report_loading)
+        self.service.set_tokenizer(loaded.tokenizer)
+        return loaded.backend
+
+    def _report_loading(self, phase: str, sentence: str) -> None:
+        self._on_loop(self.engine.set_phase, Phase(phase, sentence))  # type: ignore[arg-type]
+
+    def _warm_up_batches(self, backend: Backend) -> list[Batch]:
+        return warm_up_batches(backend.info, self._settings.buckets, self._settings.batch_sizes)
+
+    def _callbacks(self) -> WorkerCallbacks:
+        return WorkerCallbacks(
+            on_phase=lambda name, reason, step, steps: self._on_loop(
+                self.engine.set_phase,
+                Phase(name, reason, step, steps),  # type: ignore[arg-type]
+            ),
+            on_ready=self._ready,
+            on_result=lambda number, result: self._on_loop(self.engine.on_result, number, result),
+            on_failure=lambda reason: self._on_loop(self.engine.failed, reason),
+        )
+
+    def _ready(self, backend: Backend, fingerprint: str, timings: list[Measurement]) -> None:
+        limits = batch_limits(self._settings, backend)
+        self._on_loop(self.engine.ready, backend, fingerprint, timings, limits)
+
+    def _on_loop(self, function: Callable[..., None], *arguments: object) -> None:
+        assert self._loop is not None, "the worker starts after the loop"
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(functools.partial(function, *arguments))
+
+
+def engine_config(settings: Settings) -> EngineConfig:
+    """What the engine is told, from the settings."""
+    throughput = settings.backpressure_throughput_enabled
+    gate = LatencyGate(settings.backpressure_soft_p95_ms, settings.backpressure_hard_p95_ms)
+    return EngineConfig(
+        model_uri=settings.model_path,
+        boundaries=settings.buckets,
+        batch_sizes=settings.batch_sizes,
+        admission=AdmissionLimits(
+            max_drain_ms=settings.backpressure_max_drain_ms if throughput else None,
+            max_queued_tokens=settings.backpressure_max_queued_tokens if throughput else None,
+        ),
+        latency_gate=gate if settings.backpressure_latency_enabled else None,
+        latency_window_seconds=settings.backpressure_window_seconds,
+    )
+
+
+def batch_limits(settings: Settings, backend: Backend) -> BatchLimits:
+    """What one batch may be, on this device and in this layout."""
+    target_ms = settings.target_batch_ms or _TARGET_BATCH_MS[backend.info.device]
+    return BatchLimits(
+        max_rows=settings.max_batch_size,
+        max_tokens=settings.max_tokens_per_batch,
+        target_seconds=target_ms / 1000,
+        stale_after_seconds=settings.deadline_wait_ms / 1000,
+        mixes_buckets=backend.info.layout == "packed",
+    )
+
+
+def model_config(settings: Settings) -> ModelConfig:
+    """What the model is told, from the settings."""
+    return ModelConfig(
+        uri=settings.model_path,
+        revision=settings.model_revision,
+        cache_dir=settings.model_cache_dir,
+        device=settings.device,
+        dtype=settings.dtype,
+        layout=settings.layout,
+        pooling=settings.pooling,
+        exclude_tokens=settings.exclude_tokens,
+        exclude_special_tokens=settings.pooling_exclude_special_tokens,
+        max_input_tokens=settings.max_input_tokens,
+        trust_remote_code=settings.trust_remote_code,
+    )
+
+
+async def serve(settings: Settings, load: Loader) -> None:
+    """Runs a server until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await Server(settings, load).run(stop)

@@ -1,0 +1,193 @@
+"""What both APIs do: check, admit, tokenize, compute, finish. One visible flow for texts and for ids."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sluice_server import postprocess
+from sluice_server.backend import ModelInfo
+from sluice_server.engine import Engine
+from sluice_server.errors import InvalidRequestError, NotReadyError
+from sluice_server.postprocess import OutputDtype
+from sluice_server.requests import PendingRequest, Priority, TokenRows
+from sluice_server.tokenizer import TextTokenizer, Truncation
+from sluice_server.validation import RequestLimits, check_dimensions, check_input_count, check_rows
+
+NO_DEADLINE = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedOptions:
+    """What a caller asks of every input.
+
+    Attributes:
+        prompt_name: One of the model's own, put before each text.
+        truncate: What happens to an input that is too long.
+        dimensions: Keep the first so many; None keeps all.
+        normalize: Rows of unit length.
+        dtype: Of the reply.
+        priority: Interactive goes first.
+        deadline: On the event loop's clock.
+    """
+
+    prompt_name: str | None = None
+    truncate: Truncation = Truncation.END
+    dimensions: int | None = None
+    normalize: bool = True
+    dtype: OutputDtype = "float32"
+    priority: Priority = Priority.INTERACTIVE
+    deadline: float = NO_DEADLINE
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """The answer.
+
+    Attributes:
+        embeddings: (n, dimensions), contiguous, in the type that was asked for.
+        tokens_used: Computed for this request, padding excluded.
+        truncated: Positions of the inputs that were cut.
+    """
+
+    embeddings: NDArray[np.generic]
+    tokens_used: int
+    tokenize_ms: float
+    queue_ms: float
+    compute_ms: float
+    total_ms: float
+    truncated: Sequence[int] = field(default=())
+
+
+class AnswerObserver(Protocol):
+    """Told of every answer, for the metrics."""
+
+    def observe(self, embedded: Embedded) -> None:
+        """One request was answered."""
+
+
+class EmbeddingService:
+    """Serves requests with the engine and, once it is loaded, the model's tokenizer.
+
+    Args:
+        engine: Admission and computation.
+        limits: Of one request.
+        tokenizer_threads: At most so many texts requests are tokenized at once.
+    """
+
+    def __init__(self, engine: Engine, limits: RequestLimits, tokenizer_threads: int) -> None:
+        self.engine = engine
+        self.limits = limits
+        self._tokenizer: TextTokenizer | None = None
+        self._observer: AnswerObserver | None = None
+        self._threads = ThreadPoolExecutor(tokenizer_threads, thread_name_prefix="tokenizer")
+
+    def observe(self, observer: AnswerObserver) -> None:
+        """Tells the observer of every answer from now on."""
+        self._observer = observer
+
+    def set_tokenizer(self, tokenizer: TextTokenizer) -> None:
+        """Called once the model is loaded, before the gate opens."""
+        self._tokenizer = tokenizer
+
+    async def embed_ids(self, rows: TokenRows, options: EmbedOptions) -> Embedded:
+        """Embeds rows of token ids.
+
+        Raises:
+            SluiceError: One of errors.py; nothing stays reserved.
+        """
+        started = time.perf_counter()
+        info = self._info()
+        check_rows(rows, self.limits, vocab_size=info.vocab_size, max_tokens_per_row=info.max_position_tokens)
+        check_dimensions(options.dimensions, info.dimension)
+        self.engine.reserve(rows.total_tokens, priority=options.priority, deadline=options.deadline)
+        request = await self.engine.compute(rows, priority=options.priority, deadline=options.deadline)
+        return self._told(_answer(request, options, started=started, tokenize_ms=0.0))
+
+    async def embed_texts(self, texts: Sequence[str], options: EmbedOptions) -> Embedded:
+        """Embeds texts; an estimate is reserved before, and settled after, they are tokenized.
+
+        Raises:
+            SluiceError: One of errors.py; nothing stays reserved.
+        """
+        started = time.perf_counter()
+        info = self._info()
+        tokenizer = self._tokenizer
+        if tokenizer is None:
+            raise NotReadyError("the tokenizer is not loaded yet")
+        check_input_count(len(texts), self.limits)
+        check_dimensions(options.dimensions, info.dimension)
+        prompt = _prompt(info, options.prompt_name)
+        estimate = tokenizer.estimate_tokens(texts)
+        self.engine.reserve(estimate, priority=options.priority, deadline=options.deadline)
+        try:
+            encoded = await asyncio.get_running_loop().run_in_executor(
+                self._threads,
+                lambda: tokenizer.encode(texts, prompt=prompt, truncate=options.truncate),
+            )
+            rows = TokenRows(encoded.token_ids, encoded.lengths)
+            if rows.total_tokens > self.limits.max_tokens:
+                raise InvalidRequestError(
+                    f"{rows.total_tokens} tokens in one request; expected at most {self.limits.max_tokens}"
+                )
+        except BaseException:
+            self.engine.release(estimate)
+            raise
+        self.engine.settle(estimate, rows.total_tokens)
+        tokenize_ms = 1000 * (time.perf_counter() - started)
+        request = await self.engine.compute(rows, priority=options.priority, deadline=options.deadline)
+        cut = np.flatnonzero(encoded.truncated).tolist()
+        return self._told(_answer(request, options, started=started, tokenize_ms=tokenize_ms, truncated=cut))
+
+    def close(self) -> None:
+        """Ends the tokenizer threads."""
+        self._threads.shutdown(cancel_futures=True)
+
+    def _told(self, embedded: Embedded) -> Embedded:
+        if self._observer is not None:
+            self._observer.observe(embedded)
+        return embedded
+
+    def _info(self) -> ModelInfo:
+        """The model's, once it is known; before that, and when the server has failed, the reason is the answer."""
+        if self.engine.info is None:
+            self.engine.reserve(0, priority=Priority.INTERACTIVE, deadline=NO_DEADLINE)
+            raise NotReadyError("the model is not loaded yet")
+        return self.engine.info
+
+
+def _prompt(info: ModelInfo, name: str | None) -> str | None:
+    if name is None:
+        return None
+    if name not in info.prompts:
+        known = ", ".join(sorted(info.prompts)) or "none: this model has no prompts"
+        raise InvalidRequestError(f"prompt_name={name!r}; expected one of: {known}")
+    return info.prompts[name]
+
+
+def _answer(
+    request: PendingRequest,
+    options: EmbedOptions,
+    *,
+    started: float,
+    tokenize_ms: float,
+    truncated: Sequence[int] = (),
+) -> Embedded:
+    embeddings = postprocess.finish(
+        request.result, dimensions=options.dimensions, normalize=options.normalize, dtype=options.dtype
+    )
+    first_started_at = request.first_started_at or request.arrived_at
+    return Embedded(
+        embeddings=embeddings,
+        tokens_used=request.rows.total_tokens,
+        tokenize_ms=tokenize_ms,
+        queue_ms=max(0.0, 1000 * (first_started_at - request.arrived_at)),
+        compute_ms=1000 * request.compute_seconds,
+        total_ms=1000 * (time.perf_counter() - started),
+        truncated=truncated,
+    )

@@ -1,0 +1,33 @@
+"""How many threads the cgroup really gives; set before torch is imported, as OpenMP reads it once."""
+
+import os
+from pathlib import Path
+
+_CGROUP_V2 = Path("/sys/fs/cgroup/cpu.max")
+_CGROUP_V1 = Path("/sys/fs/cgroup/cpu")
+
+
+def available_cpus() -> int:
+    """Whole CPUs within affinity and quota, at least 1: more threads than quota are throttled."""
+    quota = _quota()
+    affinity = len(os.sched_getaffinity(0))
+    return max(1, min(affinity, int(quota) if quota else affinity))
+
+
+def set_thread_count() -> None:
+    """Leaves a user's own OMP_NUM_THREADS alone."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(available_cpus()))
+    # Tokenizers are called from threads of ours, each with its own texts.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def _quota() -> float | None:
+    try:
+        if _CGROUP_V2.exists():
+            quota, period = _CGROUP_V2.read_text().split()
+        else:
+            quota = (_CGROUP_V1 / "cpu.cfs_quota_us").read_text()
+            period = (_CGROUP_V1 / "cpu.cfs_period_us").read_text()
+        return None if quota.strip() in ("max", "-1") else int(quota) / int(period)
+    except (OSError, ValueError):
+        return None
