@@ -9,7 +9,7 @@ from dev.images.buildah import buildah
 
 _RELEASE = "bookworm"
 # Raise the last number when what is installed changes.
-BASE_IMAGE = f"localhost/sluice-base:{_RELEASE}-1"
+BASE_IMAGE = f"localhost/sluice-base:{_RELEASE}-2"
 _PACKAGES = "python3,python3-venv,ca-certificates"
 _NOT_NEEDED = ("var/cache/apt", "var/lib/apt/lists", "var/log", "usr/share/doc", "usr/share/man", "usr/share/locale")
 
@@ -35,3 +35,6 @@ def _slim(root: Path) -> None:
         for child in (root / name).iterdir():
             shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()
     (root / "usr/bin/python").symlink_to("python3")
+    # debootstrap copies these from the machine that it runs on; a container gets its own.
+    for name in ("etc/resolv.conf", "etc/hostname"):
+        (root / name).write_text("")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dev.console import run, step, succeeds
-from dev.images.base import ensure_base_image
+from dev.images.base import BASE_IMAGE, ensure_base_image
 from dev.images.buildah import buildah
 from dev.paths import ROOT
 
@@ -32,7 +32,7 @@ class Image:
 
     def tag(self, root: Path = ROOT) -> str:
         """A digest of everything that goes in: the same sources have the same tag on every machine."""
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(f"{BASE_IMAGE} {_VERSION}".encode())
         for path in sorted(_files(root, (self.dockerfile, *self.sources))):
             digest.update(f"{path.relative_to(root)}\0".encode())
             digest.update(hashlib.sha256(path.read_bytes()).digest())

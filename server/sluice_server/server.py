@@ -49,6 +49,7 @@ class Server:
         self.service.observe(self.metrics)
         self._health_changes: asyncio.Queue[bool] = asyncio.Queue()
         self.grpc_port = self.http_port = 0
+        self.on_listening: Callable[[], None] = lambda: None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serves until the event is set, then drains.
@@ -67,6 +68,7 @@ class Server:
         self.http_port = await http_server.start(settings.grpc_host, settings.http_health_port)
         self.grpc_port = await grpc_server.start(f"{settings.grpc_host}:{settings.grpc_port}")
         logger.info("listening", extra={"grpc_port": self.grpc_port, "http_port": self.http_port})
+        self.on_listening()
         self.engine.watch_phase(lambda phase: self._health_changes.put_nowait(phase.name == "serving"))
         self._worker.start()
         try:

@@ -36,9 +36,7 @@ def test_rows_of_ids_travel_ragged(rows: list[list[int]]) -> None:
 
 
 def test_options_reach_the_wire() -> None:
-    options = EmbedOptions(
-        "query", "start", dimensions=8, normalize=False, output_dtype="int8", priority="batch"
-    )
+    options = EmbedOptions("query", "start", dimensions=8, normalize=False, output_dtype="int8", priority="batch")
     (request,) = split(["a"], options, max_inputs=1, max_bytes=9)
     assert (request.prompt_name, request.truncate, request.dimensions) == ("query", pb.TRUNCATE_START, 8)
     assert (request.normalize, request.output_dtype, request.priority) == (

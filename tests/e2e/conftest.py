@@ -83,12 +83,8 @@ class Service:
         items = self.kubectl.get("pods", "-l", f"sluice.dev/embeddingservice={self.name}")["items"]
         return [p for p in items if "deletionTimestamp" not in p["metadata"]]
 
-    def eventually(
-        self, is_right: Callable[[dict[str, Any]], bool], *, within_seconds: float
-    ) -> dict[str, Any]:
-        return self.kubectl.eventually(
-            self.get, is_right, within_seconds=within_seconds, what=f"service {self.name}"
-        )
+    def eventually(self, is_right: Callable[[dict[str, Any]], bool], *, within_seconds: float) -> dict[str, Any]:
+        return self.kubectl.eventually(self.get, is_right, within_seconds=within_seconds, what=f"service {self.name}")
 
     def run_client(self, script: str, environment: dict[str, str], *, target: str | None = None) -> str:
         """Runs a script of clients/ in a pod to its end and returns what it printed."""
@@ -103,9 +99,7 @@ class Service:
     def steady_client(self, *, max_seconds: int = 400) -> Iterator[SteadyClient]:
         """Requests without a pause over the headless Service while the block runs."""
         client = SteadyClient()
-        pod = self._start_client(
-            "steady.py", {"MAX_SECONDS": str(max_seconds)}, f"dns:///{self.name}-headless:50051"
-        )
+        pod = self._start_client("steady.py", {"MAX_SECONDS": str(max_seconds)}, f"dns:///{self.name}-headless:50051")
         try:
             self.kubectl.eventually(
                 lambda: self.kubectl.run("logs", pod),
@@ -114,9 +108,7 @@ class Service:
                 what="steady client",
             )
             yield client
-            self.kubectl.run(
-                "exec", pod, "--", "python", "-c", "import os, signal; os.kill(1, signal.SIGTERM)"
-            )
+            self.kubectl.run("exec", pod, "--", "python", "-c", "import os, signal; os.kill(1, signal.SIGTERM)")
             self._wait_for_phase(pod, {"Succeeded"})
             log = self.kubectl.run("logs", pod)
             client.outcomes.update(json.loads(log.splitlines()[-1]))

@@ -16,8 +16,7 @@ TEXTS = [
     "How do I return a pair of shoes that does not fit?",
     "Returns are free within thirty days of delivery.",
     "The cat sat on the mat.",
-    "Wireless over-ear headphones with active noise cancelling, 40 hours of battery life, and a folding case "
-    * 8,
+    "Wireless over-ear headphones with active noise cancelling, 40 hours of battery life, and a folding case " * 8,
     "x",
 ]
 
@@ -29,9 +28,7 @@ def test_an_applied_service_becomes_ready_with_both_replicas_behind_its_address(
     assert resource["status"]["observedGeneration"] == resource["metadata"]["generation"]
     assert resource["status"]["readyReplicas"] == 2
     assert resource["status"]["endpoint"] == f"{service.name}.{service.kubectl.namespace}.svc:50051"
-    slices = service.kubectl.get("endpointslices", "-l", f"kubernetes.io/service-name={service.name}")[
-        "items"
-    ]
+    slices = service.kubectl.get("endpointslices", "-l", f"kubernetes.io/service-name={service.name}")["items"]
     ready = [e for s in slices for e in s["endpoints"] if e["conditions"]["ready"]]
     assert len(ready) == 2
 
@@ -46,9 +43,7 @@ def test_kubectl_get_shows_a_table_that_a_person_can_read(service: Service) -> N
 def test_embeddings_served_in_the_cluster_equal_sentence_transformers(service: Service) -> None:
     from sentence_transformers import SentenceTransformer
 
-    expected = SentenceTransformer(str(service.model_folder), device="cpu").encode(
-        TEXTS, normalize_embeddings=True
-    )
+    expected = SentenceTransformer(str(service.model_folder), device="cpu").encode(TEXTS, normalize_embeddings=True)
     output = service.run_client("embed_texts.py", {"TEXTS": json.dumps(TEXTS)})
     served = np.array(json.loads(output.splitlines()[-1]), dtype=np.float32)
     assert served.shape == expected.shape

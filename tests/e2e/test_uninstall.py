@@ -14,9 +14,7 @@ def test_helm_uninstall_with_a_service_still_there_leaves_no_object_stuck(
     installation: Installation, service: Service
 ) -> None:
     assert condition(service.get(), "Ready")["status"] == "True"
-    subprocess.run(
-        installation.helm("uninstall", "sluice", "--wait", "--timeout=2m"), check=True, timeout=150
-    )
+    subprocess.run(installation.helm("uninstall", "sluice", "--wait", "--timeout=2m"), check=True, timeout=150)
     assert condition(service.get(), "Ready")["status"] == "True", "pods keep serving without their operator"
     service.kubectl.run("delete", "embeddingservice", service.name, "--timeout=60s", timeout_seconds=70)
     service.kubectl.eventually(

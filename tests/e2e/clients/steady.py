@@ -42,9 +42,7 @@ options = [
 deadline = time.monotonic() + float(os.environ["MAX_SECONDS"])
 with grpc.insecure_channel(os.environ["TARGET"], options=options) as channel:
     stub = embeddings_pb2_grpc.EmbeddingsStub(channel)
-    request = embeddings_pb2.EmbedRequest(
-        texts=embeddings_pb2.Texts(values=["a steady client asks", "and asks again"])
-    )
+    request = embeddings_pb2.EmbedRequest(texts=embeddings_pb2.Texts(values=["a steady client asks", "and asks again"]))
     while not stopping.is_set() and time.monotonic() < deadline:
         try:
             stub.Embed(request, timeout=10, wait_for_ready=True)

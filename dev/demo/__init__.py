@@ -1,0 +1,1 @@
+"""The main job, end to end: a cluster, the images, the chart, a model, an EmbeddingService, a client inside."""

@@ -1,0 +1,226 @@
+"""A real control plane for the whole session; for each test a namespace and an operator under the chart's own rights."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.e2e.kubectl import Kubectl, condition
+from tests.operator.builders import ROOT
+from tests.operator.kubelet import Kubelet, Script
+
+
+@dataclass(frozen=True, slots=True)
+class ControlPlane:
+    """Where the API server is, as an administrator."""
+
+    kubeconfig: Path
+    kubectl_binary: Path
+
+    def kubectl(self, namespace: str) -> Kubectl:
+        return Kubectl(self.kubectl_binary, self.kubeconfig, namespace)
+
+
+@pytest.fixture(scope="session")
+def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """etcd, API server, controllers and scheduler on loopback, with the CRD installed."""
+    state = tmp_path_factory.mktemp("control-plane")
+    _dev_cluster("up", "--mode", "control-plane", "--state-dir", str(state))
+    try:
+        facts = json.loads((state / "cluster.json").read_text())
+        plane = ControlPlane(Path(facts["kubeconfig"]), Path(facts["kubectl"]))
+        kubectl = plane.kubectl("default")
+        kubectl.run("apply", "--server-side", "-f", str(ROOT / "crds"))
+        kubectl.run("wait", "--for=condition=Established", "crd/embeddingservices.sluice.dev", "--timeout=30s")
+        yield plane
+    finally:
+        _dev_cluster("down", "--state-dir", str(state))
+
+
+@pytest.fixture(scope="session")
+def kubelet(control_plane: ControlPlane) -> Iterator[Kubelet]:
+    kubelet = Kubelet(control_plane.kubeconfig)
+    kubelet.start()
+    yield kubelet
+    kubelet.stop()
+    assert not kubelet.failures
+
+
+@pytest.fixture(scope="session")
+def helm() -> Path:
+    """The helm of the local cluster, built where it is missing."""
+    code = (
+        "from dev.cluster import binaries, versions;"
+        "p = [p for p in versions.NODE if p.name == 'helm'];"
+        "print('HELM=' + str(binaries.ensure_binaries(p)['helm']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=600, check=True)
+    return Path(done.stdout.split("HELM=")[-1].strip())
+
+
+@pytest.fixture
+def kubectl(control_plane: ControlPlane) -> Iterator[Kubectl]:
+    """kubectl in a namespace of the test's own."""
+    namespace = f"t-{os.urandom(4).hex()}"
+    kubectl = control_plane.kubectl(namespace)
+    kubectl.run("create", "namespace", namespace)
+    yield kubectl
+    kubectl.run("delete", "embeddingservices", "--all", "--wait=false")
+    kubectl.run("delete", "namespace", namespace, "--wait=false")
+
+
+@dataclass(slots=True)
+class OperatorProcess:
+    """`python -m sluice_operator` as a process of its own."""
+
+    command: list[str]
+    environment: dict[str, str]
+    log_file: Path
+    port: int
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(self.command, env=self.environment, stdout=log, stderr=log, cwd=ROOT)
+        deadline = time.monotonic() + 30
+        while not self._acts():
+            assert self.process.poll() is None, self.log()
+            assert time.monotonic() < deadline, self.log()
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(timeout=20)
+            self.process = None
+
+    def log(self) -> str:
+        return self.log_file.read_text()
+
+    def metric(self, name: str) -> dict[str, float]:
+        """All samples of one metric by their labels."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        samples = (line.removeprefix(name).rsplit(" ", 1) for line in lines if line.startswith(name))
+        return {labels: float(value) for labels, value in samples}
+
+    def writes(self) -> float:
+        """Requests so far that could change something."""
+        return sum(self.metric("sluice_operator_kube_writes_total").values())
+
+    def rounds(self) -> float:
+        return self.metric("sluice_operator_reconciles_total")['{outcome="ok"}']
+
+    def _acts(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/healthz", timeout=2) as answer:
+                return bool(json.loads(answer.read())["acts"])
+        except OSError:
+            return False
+
+
+@pytest.fixture
+def operator(
+    control_plane: ControlPlane, kubelet: Kubelet, kubectl: Kubectl, helm: Path, tmp_path: Path
+) -> Iterator[OperatorProcess]:
+    """The operator for the test's namespace alone, with the rights that the chart gives it and no others."""
+    chart = [str(helm), "template", "sluice", str(ROOT / "charts/sluice"), "--kube-version=1.34.4",
+             f"--namespace={kubectl.namespace}", f"--set=watchNamespaces={{{kubectl.namespace}}}"]  # fmt: skip
+    rendered = subprocess.run(chart, capture_output=True, text=True, timeout=60, check=True).stdout
+    rights = [d for d in yaml.safe_load_all(rendered) if d and d["kind"] != "Deployment"]
+    kubectl.apply(*rights)
+    token = kubectl.run("create", "token", "sluice-operator").strip()
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(yaml.safe_dump(_with_token(yaml.safe_load(control_plane.kubeconfig.read_text()), token)))
+    port = 20000 + os.getpid() % 20000
+    operator = OperatorProcess(
+        command=[sys.executable, "-m", "sluice_operator"],
+        environment={
+            **os.environ, "KUBECONFIG": str(kubeconfig), "WATCH_NAMESPACES": kubectl.namespace,
+            "SERVER_IMAGE": "sluice-server:test", "POLL_INTERVAL_SECONDS": "0.3", "POLL_TIMEOUT_SECONDS": "0.5",
+            "STALE_AFTER_SECONDS": "2", "HTTP_HOST": "127.0.0.1", "HTTP_PORT": str(port), "LOG_FORMAT": "text",
+        },
+        log_file=tmp_path / "operator.log",
+        port=port,
+    )  # fmt: skip
+    operator.start()
+    yield operator
+    operator.stop()
+    assert "Traceback" not in operator.log(), operator.log()
+
+
+@dataclass(slots=True)
+class Deployed:
+    """One EmbeddingService of a test and what its pods do."""
+
+    name: str
+    kubectl: Kubectl
+    script: Script = field(default_factory=Script)
+
+    def get(self) -> dict[str, Any]:
+        return self.kubectl.get("embeddingservice", self.name)
+
+    def status(self) -> dict[str, Any]:
+        return self.get().get("status", {})
+
+    def child(self, kind: str, name: str | None = None) -> dict[str, Any]:
+        return self.kubectl.get(kind, name or self.name)
+
+    def pods(self) -> list[dict[str, Any]]:
+        return self.kubectl.get("pods", "-l", f"sluice.dev/embeddingservice={self.name}")["items"]
+
+    def patch(self, **spec: Any) -> None:
+        self.kubectl.run("patch", "embeddingservice", self.name, "--type=merge", "-p", json.dumps({"spec": spec}))
+
+    def events(self) -> list[dict[str, Any]]:
+        selector = f"involvedObject.name={self.name},involvedObject.kind=EmbeddingService"
+        events = self.kubectl.get("events", f"--field-selector={selector}")["items"]
+        return sorted(events, key=lambda e: e["eventTime"])
+
+    def until(self, is_right: Callable[[dict[str, Any]], bool], within_seconds: float = 30) -> dict[str, Any]:
+        return self.kubectl.eventually(self.get, is_right, within_seconds=within_seconds, what=self.name)
+
+    def until_condition(self, kind: str, status: str, reason: str) -> dict[str, Any]:
+        def holds(resource: dict[str, Any]) -> bool:
+            found = condition(resource, kind)
+            return (found.get("status"), found.get("reason")) == (status, reason)
+
+        return condition(self.until(holds), kind)
+
+
+@pytest.fixture
+def deploy(kubectl: Kubectl, kubelet: Kubelet) -> Callable[..., Deployed]:
+    """Applies an EmbeddingService; its pods serve at once unless the test scripts them otherwise before."""
+
+    def apply(name: str = "minilm", **spec: Any) -> Deployed:
+        fields = {"model": {"uri": "hf://org/model"}, "scaling": {"mode": "Off"}, **spec}
+        kubectl.apply({
+            "apiVersion": "sluice.dev/v1alpha1", "kind": "EmbeddingService",
+            "metadata": {"name": name}, "spec": fields,
+        })  # fmt: skip
+        return Deployed(name, kubectl, kubelet.scripts[kubectl.namespace])
+
+    return apply
+
+
+def _with_token(kubeconfig: dict[str, Any], token: str) -> dict[str, Any]:
+    """The same server, another identity."""
+    kubeconfig["users"][0]["user"] = {"token": token}
+    return kubeconfig
+
+
+def _dev_cluster(*arguments: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "dev.cluster", *arguments],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
