@@ -42,6 +42,32 @@ lock: $(UV) ## Resolve the lock files anew (versions and hashes only)
 proto: venv ## Generate the Python stubs from proto/ anew
 	proto/generate.sh
 
+# --- the local cluster and the demo -----------------------------------------------------------
+# The two commands that do everything may install what they need; the others only name it.
+demo test: export SLUICE_INSTALL_PACKAGES := 1
+CLUSTER ?= local
+DEV := UV=$(UV) $(PYTHON) -m
+
+.PHONY: demo
+demo: $(UV) ## The main job, end to end: cluster, images, chart, model, EmbeddingService, client (CLUSTER=current)
+	$(DEV) dev.demo --cluster $(CLUSTER)
+
+.PHONY: images
+images: ## Build both images and push them to the local cluster, or to IMAGE_REGISTRY
+	$(DEV) dev.images
+
+.PHONY: cluster-up
+cluster-up: ## Bring the local Kubernetes up, or mend it
+	$(DEV) dev.cluster up
+
+.PHONY: cluster-down
+cluster-down: ## Take the local Kubernetes down; nothing stays running or mounted
+	$(DEV) dev.cluster down
+
+.PHONY: cluster-status
+cluster-status: ## Say what runs, where its logs are, and how to use kubectl
+	$(DEV) dev.cluster status
+
 # --- checks and tests -------------------------------------------------------------------------
 .PHONY: lint
 lint: lint-style lint-types lint-layers lint-generated ## Style, types, layers, generated code
@@ -76,6 +102,6 @@ unit: venv ## The tests that need neither cluster nor control plane
 	$(BIN)/pytest -m "not e2e and not cluster" $(PYTEST_ARGS)
 
 .PHONY: test
-test: venv system-packages lint ## Everything: lint, unit, server, operator on a real API server, end to end
+test: venv lint ## Everything: lint, unit, server, operator on a real API server, end to end
 	$(BIN)/pytest -m "not e2e" $(PYTEST_ARGS)
 	$(BIN)/pytest -m e2e --timeout 900 $(PYTEST_ARGS)

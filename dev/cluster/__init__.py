@@ -1,1 +1,1 @@
-"""A real Kubernetes on this machine: control plane and, as root, a node, in a network namespace of its own."""
+"""A real Kubernetes on this machine: a control plane and, as root, a node in its own network namespace."""

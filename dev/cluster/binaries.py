@@ -1,7 +1,7 @@
-"""The programs of the cluster: taken from KUBE_BIN_DIR, or built from Go modules once and kept in the cache."""
+"""The cluster's programs: taken from KUBE_BIN_DIR, or built from Go modules once and kept in the cache."""
 
 import os
-import shutil
+import re
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,53 +17,52 @@ def ensure_binaries(programs: Iterable[Program]) -> Mapping[str, Path]:
     """Paths of all programs by name; builds what is missing, one progress line each.
 
     Raises:
-        DevError: Go is missing, or a build failed.
+        DevError: A build failed.
     """
-    paths = {program.name: _find(program) for program in programs}
-    missing = [program for program in programs if not paths[program.name].exists()]
-    if missing:
-        _check_go()
-    for program in missing:
-        with step(f"building {program.name} {program.version}"):
-            _build(program, paths[program.name])
-    return paths
+    paths = {program.name: (program, find(program)) for program in programs}
+    for program, target in paths.values():
+        if not target.exists():
+            with step(f"building {program.name} {program.version} (once; up to some minutes)"):
+                _build(program, target)
+    return {name: target for name, (_, target) in paths.items()}
 
 
-def _find(program: Program) -> Path:
+def find(program: Program) -> Path:
+    """Where the program is, or will be once it is built."""
     own = os.environ.get("KUBE_BIN_DIR")
     if own and (Path(own) / program.name).exists():
-        return Path(own) / program.name
-    return cache_folder() / "bin" / f"{program.name}-{program.version}" / program.name
+        return (Path(own) / program.name).absolute()
+    return cache_folder().absolute() / "bin" / f"{program.name}-{program.key}" / program.name
 
 
-def _check_go() -> None:
-    if shutil.which("go") is None:
-        raise DevError(
-            "missing: Go 1.24 or later, to build Kubernetes. Put it on PATH, or name a folder of binaries: KUBE_BIN_DIR"
-        )
-    words = run(["go", "env", "GOVERSION"]).strip().removeprefix("go").split(".")
-    if (int(words[0]), int(words[1])) < _GO_MINIMUM:
-        raise DevError(f"Go {'.'.join(words)} is too old: 1.24 or later is needed to build Kubernetes")
+def go_problem() -> str | None:
+    """Why nothing can be built on this machine; None where it can."""
+    mend = "install it and put it on PATH, or name a folder of ready binaries with KUBE_BIN_DIR"
+    try:
+        said = run(["go", "env", "GOVERSION"])
+    except DevError:
+        return f"Go 1.24 or later, to build Kubernetes: {mend}"
+    found = re.match(r"go(\d+)\.(\d+)", said)
+    if found and (int(found[1]), int(found[2])) < _GO_MINIMUM:
+        return f"Go 1.24 or later, to build Kubernetes; there is {said.strip()}: {mend}"
+    return None
 
 
 def _build(program: Program, target: Path) -> None:
-    """Builds into a folder beside the target and renames it: a broken build leaves nothing half done."""
+    """Builds beside the target and renames it: a broken build leaves nothing half done."""
     target.parent.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent.parent, prefix=f".{program.name}-") as folder:
-        environment = {**os.environ, "CGO_ENABLED": "0", "GOBIN": folder, "GOFLAGS": "-buildvcs=false"}
-        if program.module is None:
-            command = [
-                "go",
-                "install",
-                "-trimpath",
-                f"-ldflags={program.ldflags}",
-                f"{program.package}@{program.version}",
-            ]
-            cwd = ROOT
-        else:
-            output = str(Path(folder) / program.name)
-            command = ["go", "build", "-trimpath", f"-ldflags={program.ldflags}", "-o", output, program.package]
-            cwd = ROOT / "dev" / "go" / program.module
-        run(command, timeout_seconds=1800, environment=environment, folder=cwd)
+        output = Path(folder) / program.name
+        # The environment of a developer's own Go work does not belong in a pinned build.
+        environment = {
+            **os.environ,
+            "CGO_ENABLED": "0",
+            "GOWORK": "off",
+            "GOFLAGS": "-buildvcs=false -mod=readonly",
+        }
+        run(
+            ["go", "build", "-trimpath", f"-ldflags={program.ldflags}", "-o", output, program.package],
+            timeout_seconds=1800, environment=environment, folder=ROOT / "dev" / "go" / program.module,
+        )  # fmt: skip
         target.parent.mkdir(exist_ok=True)
-        (Path(folder) / program.name).rename(target)
+        output.rename(target)

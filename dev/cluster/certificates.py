@@ -4,6 +4,7 @@ import base64
 import json
 from pathlib import Path
 
+from dev.cluster.files import write
 from dev.cluster.layout import API_SERVICE_IP, NODE_NAME, Layout
 from dev.console import run
 
@@ -54,7 +55,12 @@ def ensure_certificates(layout: Layout) -> None:
             layout.pki / "service-account.pub",
         ]
     )
-    _sign(layout.pki, "apiserver", "/CN=kube-apiserver", f"subjectAltName={subject_alternative_names(layout.ip)}")
+    _sign(
+        layout.pki,
+        "apiserver",
+        "/CN=kube-apiserver",
+        f"subjectAltName={subject_alternative_names(layout.ip)}",
+    )
     for name, (common_name, organisation) in CLIENTS.items():
         _sign(layout.pki, name, f"/O={organisation}/CN={common_name}", "extendedKeyUsage=clientAuth")
     for name in WITH_KUBECONFIG:
@@ -65,10 +71,17 @@ def ensure_certificates(layout: Layout) -> None:
 
 def _make_authority(pki: Path) -> None:
     _make_key(pki / "ca.key")
-    run([
-        "openssl", "req", "-x509", "-new", "-key", pki / "ca.key", "-subj", "/CN=sluice-local-ca", "-days", _DAYS,
-        "-out", pki / "ca.crt",
-    ])  # fmt: skip
+    authority: list[str | Path] = [
+        "-key",
+        pki / "ca.key",
+        "-subj",
+        "/CN=sluice-local-ca",
+        "-days",
+        _DAYS,
+        "-out",
+        pki / "ca.crt",
+    ]
+    run(["openssl", "req", "-x509", "-new", *authority])
 
 
 def _make_key(path: Path) -> None:
@@ -105,8 +118,7 @@ def _write_kubeconfig(layout: Layout, name: str, path: Path) -> None:
         "users": [{"name": name, "user": user}],
         "contexts": [{"name": "sluice", "context": {"cluster": "sluice", "user": name}}],
     }
-    path.write_text(json.dumps(config, indent=1))
-    path.chmod(0o600)
+    write(path, json.dumps(config, indent=1), mode=0o600)
 
 
 def _data(path: Path) -> str:

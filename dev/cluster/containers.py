@@ -1,20 +1,25 @@
-"""containerd and the image registry: configuration, daemons, and taking containers down."""
+"""containerd, the image registry, and what goes into them."""
 
-import contextlib
 import json
-import os
-import signal
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
-from dev.cluster.layout import IMAGE_PREFIX, NODE_IP, POD_CIDR, REGISTRY_PORT, RUNTIME, Layout
+from dev.cluster.files import write
+from dev.cluster.layout import (
+    CONTAINERD_SOCKET,
+    IMAGE_PREFIX,
+    NODE_IP,
+    POD_CIDR,
+    REGISTRY_PORT,
+    RUNTIME,
+    Layout,
+)
 from dev.cluster.processes import Daemon
-from dev.console import run, succeeds
+from dev.console import DevError, run, succeeds
 from dev.images.buildah import buildah
 from dev.paths import cache_folder
 
-SOCKET = RUNTIME / "containerd.sock"
-CGROUP = "sluice"
 PAUSE_IMAGE = f"{IMAGE_PREFIX}/pause:1"
 
 
@@ -24,32 +29,32 @@ def registry_address() -> str:
 
 
 def container_daemons(layout: Layout, enter: list[str]) -> list[Daemon]:
-    """The registry, then containerd; both keep their data in the cache, so images are pushed and pulled once."""
+    """The registry, then containerd; their data stay in the cache, so images are pushed and pulled once."""
     registry_config, containerd_config = layout.state / "registry.json", layout.state / "containerd.toml"
     _write_cni(layout.state / "cni")
     _write_mirror(layout.state / "certs.d")
-    registry_config.write_text(json.dumps(_registry_config()))
-    containerd_config.write_text(_containerd_config(layout))
+    write(registry_config, json.dumps(_registry_config()))
+    write(containerd_config, _containerd_config(layout))
     return [
         Daemon(
             "registry",
             [*enter, "docker-registry", "serve", str(registry_config)],
             lambda: succeeds([*enter, "bash", "-c", f"exec 3<>/dev/tcp/{NODE_IP}/{REGISTRY_PORT}"]),
             environment={"OTEL_TRACES_EXPORTER": "none"},
+            files=[registry_config],
         ),
         Daemon(
             "containerd",
             [*enter, "containerd", f"--config={containerd_config}"],
-            lambda: succeeds(["ctr", f"--address={SOCKET}", "version"]),
+            lambda: succeeds(["ctr", f"--address={CONTAINERD_SOCKET}", "version"]),
+            files=[containerd_config],
         ),
     ]
 
 
 def ensure_pause_image(binaries: Mapping[str, Path]) -> None:
     """Builds the pause image from its static program and pushes it to the cluster's registry."""
-    if succeeds(["ctr", f"--address={SOCKET}", "--namespace=k8s.io", "images", "check", f"name=={PAUSE_IMAGE}"]) and (
-        PAUSE_IMAGE in run(["ctr", f"--address={SOCKET}", "--namespace=k8s.io", "images", "ls", "-q"])
-    ):
+    if PAUSE_IMAGE in run(["ctr", f"--address={CONTAINERD_SOCKET}", "--namespace=k8s.io", "images", "ls", "-q"]):
         return
     container = run(buildah("from", "scratch")).strip()
     run(buildah("copy", container, str(binaries["pause"]), "/pause"))
@@ -67,43 +72,28 @@ def push(local: str, reference: str) -> None:
     run(buildah("push", "--quiet", "--tls-verify=false", *compression, local, target), timeout_seconds=900)
 
 
-def kill_containers() -> None:
-    """Ends every process of the cluster's pods, then their shims: both outlive containerd."""
-    for cgroup in Path("/sys/fs/cgroup").glob(f"*/{CGROUP}"):
-        for procs in cgroup.rglob("cgroup.procs"):
-            with contextlib.suppress(OSError):
-                _kill(int(pid) for pid in procs.read_text().split())
-    _kill(_shims())
-
-
-def _kill(pids: Iterable[int]) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
-def _shims() -> list[int]:
-    """Shims of this very containerd: its socket stands in their command line."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            words = path.read_bytes().decode(errors="replace").split("\0")
-            if "containerd-shim" in words[0] and str(SOCKET) in words:
-                found.append(int(path.parent.name))
-    return found
-
-
 def _registry_config() -> dict[str, object]:
     return {
         "version": 0.1,
         "log": {"level": "warn"},
-        "storage": {"filesystem": {"rootdirectory": str(cache_folder() / "registry")}, "delete": {"enabled": True}},
+        "storage": {
+            "filesystem": {"rootdirectory": str(_data_folder("docker-registry"))},
+            "delete": {"enabled": True},
+        },
         "http": {"addr": f"0.0.0.0:{REGISTRY_PORT}"},
     }
 
 
+def _data_folder(program: str) -> Path:
+    """In the cache, by version: an older program must not open what a newer one wrote."""
+    said = run([program, "--version"])
+    version = re.search(r"\b(\d+\.\d+)\.\d", said)
+    if version is None:
+        raise DevError(f"`{program} --version` names no version: {said.strip()}")
+    return cache_folder().absolute() / f"{program}-{version[1]}"
+
+
 def _write_cni(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     bridge = {
         "type": "bridge",
         "bridge": "cni0",
@@ -118,21 +108,20 @@ def _write_cni(folder: Path) -> None:
     }
     portmap = {"type": "portmap", "capabilities": {"portMappings": True}}
     plan = {"cniVersion": "0.4.0", "name": "sluice", "plugins": [bridge, portmap]}
-    (folder / "10-sluice.conflist").write_text(json.dumps(plan, indent=1))
+    write(folder / "10-sluice.conflist", json.dumps(plan, indent=1))
 
 
 def _write_mirror(folder: Path) -> None:
     """Tells containerd that the prefix of our images means the registry beside it."""
     target = folder / IMAGE_PREFIX
-    target.mkdir(parents=True, exist_ok=True)
     url = f"http://{registry_address()}"
-    (target / "hosts.toml").write_text(f'server = "{url}"\n[host."{url}"]\n  capabilities = ["pull", "resolve"]\n')
+    write(target / "hosts.toml", f'server = "{url}"\n[host."{url}"]\n  capabilities = ["pull", "resolve"]\n')
 
 
 def _containerd_config(layout: Layout) -> str:
     return f"""
 version = 2
-root = "{cache_folder() / "containerd"}"
+root = "{_data_folder("containerd")}"
 state = "{RUNTIME / "containerd"}"
 disabled_plugins = [
   "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs",
@@ -140,17 +129,21 @@ disabled_plugins = [
 ]
 
 [grpc]
-  address = "{SOCKET}"
+  address = "{CONTAINERD_SOCKET}"
 
 [plugins."io.containerd.grpc.v1.cri"]
   # Without CAP_SYS_RESOURCE a sandbox that lowers its oom_score_adj dies with a message about a closed pipe.
   restrict_oom_score_adj = true
+  # Else the namespaces of pods that could not be removed stay mounted in the machine's own folder.
+  netns_mounts_under_state_dir = true
   sandbox_image = "{PAUSE_IMAGE}"
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "overlayfs"
     default_runtime_name = "runc"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
       runtime_type = "io.containerd.runc.v2"
+      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+        Root = "{RUNTIME / "runc"}"
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/usr/lib/cni"
     conf_dir = "{layout.state / "cni"}"

@@ -18,8 +18,8 @@ def control_plane(layout: Layout, binaries: Mapping[str, Path], enter: list[str]
     """
 
     def get(path: str) -> Callable[[], bool]:
-        command: list[str | Path] = [
-            binaries["kubectl"],
+        command = [
+            str(binaries["kubectl"]),
             f"--kubeconfig={layout.kubeconfig}",
             "--request-timeout=2s",
             "get",

@@ -2,9 +2,11 @@
 
 import json
 import socket
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
+
+from dev.cluster.files import write
 
 SERVICE_CIDR = "10.96.0.0/16"
 API_SERVICE_IP = "10.96.0.1"
@@ -19,6 +21,15 @@ REGISTRY_PORT = 5000
 IMAGE_PREFIX = "sluice.local"
 # Sockets and runtime state: a short path, as the length of a socket's path is limited.
 RUNTIME = Path("/run/sluice")
+CONTAINERD_SOCKET = RUNTIME / "containerd.sock"
+# Held while a full cluster is up; outside RUNTIME, which goes with the cluster.
+MACHINE_LOCK = Path("/run/sluice.lock")
+# All pods live below it: what runs there is ours.
+CGROUP = "sluice"
+HOST_LINK, NODE_LINK = "sluice-host", "sluice-node"
+
+# A file of the state folder, made for a control plane only: a full cluster's ports are fixed.
+_PORTS = "ports.json"
 
 
 class Mode(StrEnum):
@@ -68,14 +79,34 @@ class Layout:
         return self.state / "logs"
 
     @property
+    def records(self) -> Path:
+        """One file per daemon that was started."""
+        return self.state / "pids"
+
+    @property
+    def pod_logs(self) -> Path:
+        """One folder per pod."""
+        return self.logs / "pods"
+
+    @property
+    def kubelet(self) -> Path:
+        """The kubelet's root; it mounts the volumes of pods below."""
+        return self.state / "kubelet"
+
+    @property
     def kubeconfig(self) -> Path:
         """The administrator's."""
         return self.state / "kubeconfig"
 
     @property
     def facts(self) -> Path:
-        """cluster.json: what other tools need to know; written last, so its presence means that `up` was done."""
+        """cluster.json: what other tools need to know; written last, so it means that `up` was done."""
         return self.state / "cluster.json"
+
+
+def recorded_mode(state: Path) -> Mode:
+    """What the state folder holds, a full cluster where it holds none."""
+    return Mode.CONTROL_PLANE if (state / _PORTS).exists() else Mode.FULL
 
 
 def layout(mode: Mode, state: Path) -> Layout:
@@ -83,12 +114,11 @@ def layout(mode: Mode, state: Path) -> Layout:
     state = state.resolve()
     if mode is Mode.FULL:
         return Layout(mode, state, Ports())
-    record = state / "ports.json"
+    record = state / _PORTS
     if record.exists():
         return Layout(mode, state, Ports(**json.loads(record.read_text())))
     ports = _free_ports()
-    state.mkdir(parents=True, exist_ok=True)
-    record.write_text(json.dumps({name: getattr(ports, name) for name in Ports.__slots__}))
+    write(record, json.dumps(asdict(ports)))
     return Layout(mode, state, ports)
 
 

@@ -1,24 +1,27 @@
-"""Up, down and health of a cluster, step by step."""
+"""Up and down, step by step."""
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from dev import packages
-from dev.cluster import containers, network, node, versions
+from dev.cluster import containers, facts, leftovers, locks, network, node, prerequisites, versions
 from dev.cluster.binaries import ensure_binaries
 from dev.cluster.certificates import ensure_certificates
 from dev.cluster.controlplane import control_plane
-from dev.cluster.layout import IMAGE_PREFIX, RUNTIME, Layout, Mode
+from dev.cluster.layout import CONTAINERD_SOCKET, RUNTIME, Layout, Mode, Ports
 from dev.cluster.processes import Processes
-from dev.console import DevError, run, step, succeeds, wait_until
-from dev.paths import cache_folder
+from dev.cluster.status import is_healthy
+from dev.console import DevError, run, step, wait_until
 
-# Kept by `down`: what a person may still want to read.
-_KEPT = ("logs", "artifacts", "models")
+# Kept by `down`: what a person may still want to read, and the lock that `down` itself holds.
+_KEPT = ("logs", "artifacts", "models", ".lock")
+
+
+def programs(mode: Mode) -> tuple[versions.Program, ...]:
+    """What the mode runs, and kubectl and Helm to use it."""
+    return versions.CONTROL_PLANE + (versions.NODE if mode is Mode.FULL else ())
 
 
 def up(layout: Layout) -> None:
@@ -28,75 +31,65 @@ def up(layout: Layout) -> None:
         DevError: Something is missing, or a step failed; the message says what mends it.
     """
     started = time.monotonic()
+    known = facts.read(layout)
+    if known and known["mode"] != layout.mode:
+        raise DevError(f"{layout.state} holds a {known['mode']} cluster: take it down, or name another --state-dir")
     if is_healthy(layout):
-        print(f"  the cluster is up: {layout.api_url}", flush=True)
+        print(f"  the cluster is up already: {layout.api_url}", flush=True)
         return
-    binaries = _prepare(layout)
+    prerequisites.check(layout.mode, programs(layout.mode))
+    binaries = ensure_binaries(programs(layout.mode))
+    with locks.state_lock(layout.state):
+        _start(layout, binaries)
+    print(f"  the cluster is up after {time.monotonic() - started:.1f} s: {layout.api_url}", flush=True)
+
+
+def down(layout: Layout) -> None:
+    """Stops everything that `up` started and leaves nothing mounted; harmless when nothing runs.
+
+    Raises:
+        DevError: Something does not end; the message names it.
+    """
+    if not layout.records.exists():
+        print(f"  nothing is up in {layout.state}", flush=True)
+        return
+    if layout.mode is Mode.FULL and (problem := prerequisites.root_problem()):
+        raise DevError(f"missing: {problem}")
+    started = time.monotonic()
+    with locks.state_lock(layout.state):
+        _stop(layout)
+        for path in layout.state.iterdir():
+            if path.name not in _KEPT:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    print(f"  the cluster is down after {time.monotonic() - started:.1f} s", flush=True)
+
+
+def _start(layout: Layout, binaries: Mapping[str, Path]) -> None:
     processes = Processes(layout.state)
+    with step("certificates"):
+        ensure_certificates(layout)
+    if layout.mode is Mode.FULL:
+        _prepare_machine(layout, processes)
     enter = network.enter_namespace() if layout.mode is Mode.FULL else []
     for daemon in control_plane(layout, binaries, enter):
         processes.start(daemon)
     if layout.mode is Mode.FULL:
         _start_node(layout, binaries, processes, enter)
-    _publish(layout, binaries)
-    print(f"  the cluster is up after {time.monotonic() - started:.1f} s: {layout.api_url}", flush=True)
+    facts.publish(layout, binaries)
 
 
-def down(layout: Layout) -> None:
-    """Stops everything that `up` started and leaves nothing mounted; harmless when nothing runs."""
-    processes = Processes(layout.state)
-    if layout.mode is Mode.FULL:
-        _require_root()
-        owner = _owner()
-        if owner is not None and owner != layout.state:
-            raise DevError(f"this machine's node belongs to {owner}; stop it: make -C {owner.parent} cluster-down")
-        _remove_pods(layout, processes)
-    for name in _stop_order(processes.names()):
-        with step(f"stopping {name}"):
-            processes.stop(name)
-    if layout.mode is Mode.FULL:
-        _clear_node(layout)
-    for path in layout.state.iterdir() if layout.state.exists() else []:
-        if path.name not in _KEPT:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    print("  the cluster is down", flush=True)
-
-
-def is_healthy(layout: Layout) -> bool:
-    """Whether every daemon runs, the API server says ready, and the node is Ready."""
-    if not layout.facts.exists():
-        return False
-    facts = json.loads(layout.facts.read_text())
-    if facts["mode"] != layout.mode:
-        raise DevError(f"{layout.state} holds a cluster of mode {facts['mode']}: take it down first")
-    processes = Processes(layout.state)
-    kubectl = [facts["kubectl"], f"--kubeconfig={layout.kubeconfig}", "--request-timeout=5s"]
-    return (
-        all(processes.is_alive(name) for name in facts["daemons"])
-        and succeeds([*kubectl, "get", "--raw", "/readyz"])
-        and (layout.mode is Mode.CONTROL_PLANE or node.is_node_ready(kubectl))
-    )
-
-
-def _prepare(layout: Layout) -> Mapping[str, Path]:
-    programs = versions.CONTROL_PLANE
-    if layout.mode is Mode.FULL:
-        _require_root()
-        packages.ensure({**packages.FOR_CLUSTER, **packages.FOR_IMAGES})
-        _take_machine(layout)
-        programs += versions.NODE
-    else:
-        packages.ensure({"openssl": "openssl"})
-    binaries = ensure_binaries(programs)
-    with step("certificates"):
-        ensure_certificates(layout)
-    if layout.mode is Mode.FULL:
-        if not network.namespace_exists():
-            _clear_node(layout)
-        RUNTIME.mkdir(parents=True, exist_ok=True)
-        network.ensure_namespace()
-        _owner_file().write_text(str(layout.state))
-    return binaries
+def _prepare_machine(layout: Layout, processes: Processes) -> None:
+    """Takes the machine, clears what a cluster that was not taken down left, and makes the namespace."""
+    earlier = locks.take_machine(layout, processes)
+    if earlier:
+        with step(f"clearing what is left of {earlier}"):
+            _stop(Layout(Mode.FULL, earlier, Ports()), release=False)
+    if not network.namespace_is_complete():
+        # Without its network whatever still runs is of no use.
+        _stop_daemons(processes)
+        leftovers.clear_machine(layout)
+    RUNTIME.mkdir(parents=True, exist_ok=True)
+    network.ensure_namespace()
 
 
 def _start_node(layout: Layout, binaries: Mapping[str, Path], processes: Processes, enter: list[str]) -> None:
@@ -110,90 +103,50 @@ def _start_node(layout: Layout, binaries: Mapping[str, Path], processes: Process
     run([binaries["kubectl"], f"--kubeconfig={layout.kubeconfig}", "apply", "-f", "-"], stdin=manifests)
 
 
-def _publish(layout: Layout, binaries: Mapping[str, Path]) -> None:
-    """Writes cluster.json in one move, last of all."""
-    facts = {
-        "mode": layout.mode,
-        "kubeconfig": str(layout.kubeconfig),
-        "kubectl": str(binaries["kubectl"]),
-        "helm": str(binaries["helm"]) if "helm" in binaries else None,
-        "api_url": layout.api_url,
-        "registry": containers.registry_address() if layout.mode is Mode.FULL else None,
-        "image_prefix": IMAGE_PREFIX if layout.mode is Mode.FULL else None,
-        "daemons": Processes(layout.state).names(),
-    }
-    draft = layout.facts.with_suffix(".draft")
-    draft.write_text(json.dumps(facts, indent=1))
-    draft.rename(layout.facts)
+def _stop(layout: Layout, *, release: bool = True) -> None:
+    processes = Processes(layout.state)
+    ours = layout.mode is Mode.FULL and (not release or locks.last_owner() == layout.state)
+    if ours:
+        _remove_containers(processes)
+    with step("stopping the daemons"):
+        _stop_daemons(processes)
+    if ours:
+        with step("clearing mounts, cgroups and network"):
+            leftovers.clear_machine(layout)
+        if release:
+            locks.release_machine(processes)
 
 
-def _stop_order(names: list[str]) -> list[str]:
-    """The API server and etcd last: everything else talks to them."""
-    last = ["kube-apiserver", "etcd"]
-    return [name for name in names if name not in last] + [name for name in last if name in names]
+def _stop_daemons(processes: Processes) -> None:
+    """All together, but etcd last: the API server waits in vain for it when both end at once."""
+    last = ("etcd", locks.HOLDER)
+    processes.stop(name for name in processes.names() if name not in last)
+    processes.stop(["etcd"])
 
 
-def _remove_pods(layout: Layout, processes: Processes) -> None:
-    """Lets the kubelet take the pods down, so that their mounts and network namespaces go with them."""
-    if not (layout.facts.exists() and processes.is_alive("kubelet") and processes.is_alive("kube-apiserver")):
+def _remove_containers(processes: Processes) -> None:
+    """Removes the containers from containerd, which outlives the cluster in the cache with its images."""
+    processes.stop(["kubelet"])  # else it would start them anew
+    if not processes.identity("containerd"):
         return
-    kubectl = [json.loads(layout.facts.read_text())["kubectl"], f"--kubeconfig={layout.kubeconfig}"]
-    with step("removing pods"):
-        # Without controllers nobody makes the pods anew.
-        processes.stop("kube-controller-manager")
-        run([*kubectl, "delete", "pods", "--all", "--all-namespaces", "--grace-period=1", "--wait=false"])
-        listing = ["ctr", f"--address={containers.SOCKET}", "--namespace=k8s.io", "containers", "ls", "-q"]
-        wait_until(
-            lambda: not run(listing).strip(), what="the containers are gone", within_seconds=60, every_seconds=0.5
-        )
+    with step("removing containers"):
+        wait_until(_no_containers, what="the containers are gone", within_seconds=30)
 
 
-def _clear_node(layout: Layout) -> None:
-    """Ends containers that are left, and removes mounts, network and runtime files."""
-    containers.kill_containers()
-    mine = (f"{RUNTIME}/", f"{node.kubelet_folder(layout)}")
-    wait_until(lambda: _unmount(mine), what="mounts are gone", within_seconds=20)
-    network.remove_namespace()
-    if RUNTIME.exists():
-        shutil.rmtree(RUNTIME, ignore_errors=True)
-    _owner_file().unlink(missing_ok=True)
+def _no_containers() -> bool:
+    ctr = ["ctr", f"--address={CONTAINERD_SOCKET}", "--namespace=k8s.io"]
+    found = run([*ctr, "containers", "ls", "-q"]).split()
+    tasks = run([*ctr, "tasks", "ls", "-q"]).split()
+    for kind, names in (("tasks", tasks), ("containers", found)):
+        flags = ["--force"] if kind == "tasks" else []
+        if names:
+            _try([*ctr, kind, "delete", *flags, *names])
+    return not found
 
 
-def _unmount(prefixes: tuple[str, ...]) -> bool:
-    """Unmounts everything below the prefixes; True once nothing is mounted there."""
-    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    ours = sorted((p for p in points if p.startswith(prefixes)), reverse=True)
-    for point in ours:
-        succeeds(["umount", "-l", point])
-    return not ours
-
-
-def _require_root() -> None:
-    if os.geteuid() != 0:
-        raise DevError("a node needs root: run it with sudo, or use --mode control-plane")
-
-
-def _owner_file() -> Path:
-    return cache_folder() / "node-owner"
-
-
-def _owner() -> Path | None:
-    path = _owner_file()
-    return Path(path.read_text()) if path.exists() else None
-
-
-def _take_machine(layout: Layout) -> None:
-    """There is one node per machine; what a dead one left behind is cleared away.
-
-    Raises:
-        DevError: Another checkout's node runs here.
-    """
-    owner = _owner()
-    if owner is None or owner == layout.state:
+def _try(command: list[str]) -> None:
+    """Some may have ended by themselves meanwhile: the next look shows what is left."""
+    try:
+        run(command)
+    except DevError:
         return
-    other = Processes(owner)
-    running = [name for name in other.names() if other.is_alive(name)]
-    if running:
-        raise DevError(f"the node of {owner} runs on this machine; stop it: make -C {owner.parent} cluster-down")
-    with step(f"clearing what is left of {owner}"):
-        _clear_node(Layout(Mode.FULL, owner, layout.ports))

@@ -1,13 +1,17 @@
 """The node: kubelet, kube-proxy and CoreDNS."""
 
 import json
+import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
-from dev.cluster.containers import CGROUP, SOCKET
-from dev.cluster.layout import DNS_SERVICE_IP, NODE_IP, NODE_NAME, POD_CIDR, Layout
+from dev.cluster.files import write
+from dev.cluster.layout import CGROUP, CONTAINERD_SOCKET, DNS_SERVICE_IP, NODE_IP, NODE_NAME, POD_CIDR, Layout
 from dev.cluster.processes import Daemon
 from dev.console import DevError, run, succeeds
+
+_KUBELET_HEALTH = 10248
+_PROXY_HEALTH = 10256
 
 
 def node_daemons(layout: Layout, binaries: Mapping[str, Path], enter: list[str]) -> list[Daemon]:
@@ -17,9 +21,9 @@ def node_daemons(layout: Layout, binaries: Mapping[str, Path], enter: list[str])
         layout.state / "kubelet.json",
         layout.state / "kube-proxy.json",
     )
-    corefile.write_text(_corefile(layout))
-    kubelet.write_text(json.dumps(_kubelet_config(layout), indent=1))
-    proxy.write_text(json.dumps(_proxy_config(layout), indent=1))
+    write(corefile, _corefile(layout))
+    write(kubelet, json.dumps(_kubelet_config(layout), indent=1))
+    write(proxy, json.dumps(_proxy_config(layout), indent=1))
     _make_cgroup()
     kubectl = [str(binaries["kubectl"]), f"--kubeconfig={layout.kubeconfig}"]
     return [
@@ -27,28 +31,32 @@ def node_daemons(layout: Layout, binaries: Mapping[str, Path], enter: list[str])
             "coredns",
             [*enter, str(binaries["coredns"]), f"-conf={corefile}"],
             lambda: succeeds([*enter, "bash", "-c", f"exec 3<>/dev/tcp/{NODE_IP}/53"]),
+            files=[corefile],
         ),
         Daemon(
             "kubelet",
-            [
-                *enter, str(binaries["kubelet"]), f"--config={kubelet}",
-                f"--kubeconfig={layout.pki / 'kubelet.kubeconfig'}", f"--root-dir={kubelet_folder(layout)}",
-                f"--hostname-override={NODE_NAME}", f"--node-ip={NODE_IP}", f"--cert-dir={layout.pki / 'kubelet'}",
-            ],
-            lambda: is_node_ready(kubectl),
+            [*enter, str(binaries["kubelet"]), f"--config={kubelet}", *_kubelet_flags(layout)],
+            # The node's condition alone may still be that of a kubelet which is no more.
+            lambda: answers(f"http://{NODE_IP}:{_KUBELET_HEALTH}/healthz") and is_node_ready(kubectl),
             within_seconds=120,
+            files=[kubelet],
         ),
         Daemon(
             "kube-proxy",
             [*enter, str(binaries["kube-proxy"]), f"--config={proxy}", f"--hostname-override={NODE_NAME}"],
-            lambda: "KUBE-SERVICES" in run([*enter, "iptables", "-t", "nat", "-S"]),
+            lambda: answers(f"http://{NODE_IP}:{_PROXY_HEALTH}/healthz"),
+            files=[proxy],
         ),
-    ]  # fmt: skip
+    ]
 
 
-def kubelet_folder(layout: Layout) -> Path:
-    """The kubelet's root; it mounts the volumes of pods below."""
-    return layout.state / "kubelet"
+def answers(url: str) -> bool:
+    """Whether an HTTP server says that it is well."""
+    try:
+        with urllib.request.urlopen(url, timeout=2) as reply:
+            return bool(reply.status == 200)  # noqa: PLR2004
+    except OSError:
+        return False
 
 
 def is_node_ready(kubectl: list[str]) -> bool:
@@ -60,10 +68,13 @@ def is_node_ready(kubectl: list[str]) -> bool:
         return False
 
 
-def dns_service() -> list[dict[str, object]]:
+def dns_service() -> list[Mapping[str, object]]:
     """Service kube-dns without a selector, pointing at the CoreDNS process on the node."""
     labels = {"kubernetes.io/service-name": "kube-dns"}
-    ports = [{"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "dns-tcp", "port": 53, "protocol": "TCP"}]
+    ports = [
+        {"name": "dns", "port": 53, "protocol": "UDP"},
+        {"name": "dns-tcp", "port": 53, "protocol": "TCP"},
+    ]
     service: dict[str, object] = {
         "apiVersion": "v1",
         "kind": "Service",
@@ -83,9 +94,11 @@ def dns_service() -> list[dict[str, object]]:
 
 def _make_cgroup() -> None:
     """Pods live below a cgroup of our own: taking the cluster down finds every process of theirs there."""
-    for controller in Path("/sys/fs/cgroup").iterdir():
-        if (controller / "cgroup.procs").exists():
-            (controller / CGROUP).mkdir(exist_ok=True)
+    top = Path("/sys/fs/cgroup")
+    # Version 2 has one hierarchy for all controllers; version 1 has one folder for each.
+    for hierarchy in [top] if (top / "cgroup.procs").exists() else top.iterdir():
+        if (hierarchy / "cgroup.procs").exists():
+            (hierarchy / CGROUP).mkdir(exist_ok=True)
 
 
 def _corefile(layout: Layout) -> str:
@@ -102,6 +115,16 @@ def _corefile(layout: Layout) -> str:
 """
 
 
+def _kubelet_flags(layout: Layout) -> list[str]:
+    return [
+        f"--kubeconfig={layout.pki / 'kubelet.kubeconfig'}",
+        f"--root-dir={layout.kubelet}",
+        f"--hostname-override={NODE_NAME}",
+        f"--node-ip={NODE_IP}",
+        f"--cert-dir={layout.pki / 'kubelet'}",
+    ]
+
+
 def _kubelet_config(layout: Layout) -> dict[str, object]:
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -116,16 +139,20 @@ def _kubelet_config(layout: Layout) -> dict[str, object]:
         "cgroupRoot": f"/{CGROUP}",
         "clusterDNS": [DNS_SERVICE_IP],
         "clusterDomain": "cluster.local",
-        "containerRuntimeEndpoint": f"unix://{SOCKET}",
+        "containerRuntimeEndpoint": f"unix://{CONTAINERD_SOCKET}",
         "enforceNodeAllocatable": [],
         # A full disk of the developer's is no reason to evict; the images must stay.
         "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
         "failCgroupV1": False,
         "failSwapOn": False,
+        "healthzBindAddress": NODE_IP,
+        "healthzPort": _KUBELET_HEALTH,
         "imageGCHighThresholdPercent": 100,
         "maxPods": 60,
         "podCIDR": POD_CIDR,
+        "podLogsDir": str(layout.pod_logs),
         "serializeImagePulls": False,
+        "volumePluginDir": str(layout.kubelet / "volume-plugins"),
     }
 
 
@@ -134,6 +161,9 @@ def _proxy_config(layout: Layout) -> dict[str, object]:
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
         "mode": "iptables",
+        "healthzBindAddress": f"{NODE_IP}:{_PROXY_HEALTH}",
+        # A pod that is Ready answers on its Service's address soon after; the default waits a second.
+        "iptables": {"minSyncPeriod": "100ms"},
         "clusterCIDR": "10.244.0.0/16",
         "clientConnection": {"kubeconfig": str(layout.pki / "kube-proxy.kubeconfig")},
         # Without CAP_SYS_RESOURCE the machine-wide limits stay as they are.

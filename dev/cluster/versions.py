@@ -1,12 +1,16 @@
 """What the cluster is made of, pinned. A changed version is built anew beside the old one in the cache."""
 
+import hashlib
+import platform
 from dataclasses import dataclass
+
+from dev.paths import ROOT
 
 KUBERNETES = "v1.34.4"
 ETCD = "v3.6.4"
 COREDNS = "v1.12.4"
 HELM = "v3.18.6"
-PAUSE = "1"
+PAUSE = "v1"
 
 # Without these the API server calls itself v0.0.0-master, and Helm's kubeVersion checks fail.
 _MAJOR, _MINOR = KUBERNETES.removeprefix("v").split(".")[:2]
@@ -14,6 +18,12 @@ _VERSION_PACKAGES = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/vers
 _KUBERNETES_LDFLAGS = "-s -w " + " ".join(
     f"-X {package}.gitVersion={KUBERNETES} -X {package}.gitMajor={_MAJOR} -X {package}.gitMinor={_MINOR}"
     for package in _VERSION_PACKAGES
+)
+
+# Helm renders charts offline for the Kubernetes that it is told about here.
+_HELM_LDFLAGS = f"-s -w -X helm.sh/helm/v3/internal/version.version={HELM} " + " ".join(
+    f"-X {package}.k8sVersionMajor={_MAJOR} -X {package}.k8sVersionMinor={_MINOR}"
+    for package in ("helm.sh/helm/v3/pkg/chartutil", "helm.sh/helm/v3/pkg/lint/rules")
 )
 
 
@@ -25,15 +35,23 @@ class Program:
         name: Of the executable.
         version: Part of the key in the cache.
         package: Import path of its main package.
-        module: Folder under dev/go whose go.mod and go.sum pin it; None installs package@version.
+        module: Folder under dev/go whose go.mod and go.sum pin all that it is built from.
         ldflags: For the linker.
     """
 
     name: str
     version: str
     package: str
-    module: str | None = None
+    module: str
     ldflags: str = "-s -w"
+
+    @property
+    def key(self) -> str:
+        """The version for people, and a digest of all that the build depends on for the cache."""
+        digest = hashlib.sha256(f"{platform.machine()} {self.package} {self.ldflags}".encode())
+        for source in sorted((ROOT / "dev" / "go" / self.module).iterdir()):
+            digest.update(f"\0{source.name}\0".encode() + source.read_bytes())
+        return f"{self.version}-{digest.hexdigest()[:12]}"
 
 
 def _kubernetes(name: str) -> Program:
@@ -46,7 +64,7 @@ CONTROL_PLANE = (
 )
 NODE = (
     *(_kubernetes(name) for name in ("kubelet", "kube-proxy")),
-    Program("coredns", COREDNS, "github.com/coredns/coredns"),
-    Program("helm", HELM, "helm.sh/helm/v3/cmd/helm"),
+    Program("coredns", COREDNS, "github.com/coredns/coredns", "coredns"),
+    Program("helm", HELM, "helm.sh/helm/v3/cmd/helm", "helm", _HELM_LDFLAGS),
     Program("pause", PAUSE, ".", "pause"),
 )

@@ -16,14 +16,13 @@ def install_chart(target: Target) -> None:
     with step("chart sluice"):
         crd = ROOT / "crds" / "embeddingservices.sluice.dev.yaml"
         run([*target.kubectl, "apply", "--server-side", "--force-conflicts", "-f", crd])
-        values = []
-        for name in ("operator", "server"):
-            repository, _, tag = target.images[name].rpartition(":")
-            values += [f"--set=images.{name}.repository={repository}", f"--set=images.{name}.tag={tag}"]
+        repository, _, tag = target.images["operator"].rpartition(":")
+        values = {"image.repository": repository, "image.tag": tag, "serverImage": target.images["server"]}
         run(
             [
                 *target.helm, "upgrade", "--install", RELEASE, ROOT / "charts" / "sluice",
-                f"--namespace={NAMESPACE}", "--create-namespace", "--wait", "--timeout=5m", *values,
+                f"--namespace={NAMESPACE}", "--create-namespace", "--wait", "--timeout=5m",
+                *(f"--set={name}={value}" for name, value in values.items()),
             ],
             timeout_seconds=330,
         )  # fmt: skip

@@ -33,6 +33,8 @@ async def run(configured: settings.Settings) -> None:
         await kopf.operator(
             registry=kopf.get_default_registry(),
             memo=kopf.Memo(operator=operator),
+            # Its own guess needs a user name, and the container's user has none.
+            identity=configured.identity,
             standalone=True,
             clusterwide=not configured.watch_namespaces,
             namespaces=configured.watch_namespaces,

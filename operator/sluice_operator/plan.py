@@ -64,12 +64,10 @@ def decide(
     wanted = [] if image is None else manifests.children(service, image=image, replicas=count.replicas)
     apply = drift.to_apply(wanted, children, applied) if memory.may_apply else []
     new_status = _status(service, observation, load, count, _own_trouble(observation, wanted, children), wanted)
-    told = status.events(observation.status, new_status)
-    if before is not None and before != count.replicas:
-        reason = count.message
-        new_status["scaling"] = status.scaling_record(before, count.replicas, reason, observation.wall_time)
-        told.append(Event(EventReason.SCALED, f"{before} → {count.replicas} pods. {reason}"))
-    told += _changes(apply, children)
+    told = [*_changes(apply, children), *status.events(observation.status, new_status)]
+    if before not in {None, count.replicas} and any(a.key[0] == "Deployment" for a in apply):
+        new_status["scaling"] = status.scaling_record(before, count.replicas, count.message, observation.wall_time)
+        told.append(Event(EventReason.SCALED, f"{before} → {count.replicas} pods: {count.message}"))
     is_news = status.worth_writing(observation.status, new_status, memory.seconds_since_status)
     return Plan(
         gates=readiness.gate_changes(service.spec.readiness.mode, observation.pods),
@@ -91,10 +89,10 @@ def _replicas(
     spec = service.spec
     fixed = spec.fixed_replicas
     if fixed is not None and spec.scaling.mode == "External":
-        message = f"an autoscaler decides through the scale subresource: {fixed} pods"
+        message = "an autoscaler decides through the scale subresource"
         return ScalingDecision(fixed, Reason.EXTERNAL_AUTOSCALER, message, is_active=True, memory=memory)
     if fixed is not None:
-        message = f"scaling.mode is Off: {fixed} pods"
+        message = "scaling.mode is Off"
         return ScalingDecision(fixed, Reason.FIXED, message, is_active=False, memory=memory)
     live = observation.live_pods
     rollout = observation.rollout
@@ -143,7 +141,9 @@ def _status(
         enough=min(service.spec.fewest_replicas, count.replicas),
         trouble=trouble,
     )
-    how_many = Condition(ConditionType.SCALING_ACTIVE, count.is_active, count.reason, count.message)
+    how_many = Condition(
+        ConditionType.SCALING_ACTIVE, count.is_active, count.reason, f"{count.replicas} pods: {count.message}"
+    )
     dated = conditions.dated(
         conditions.decide(facts, how_many),
         observation.status.get("conditions", []),

@@ -74,13 +74,13 @@ def decide(spec: ScalingSpec, fleet: Fleet, load: Load, memory: ScalingMemory, n
     offered = max((o for o in (load.offered_short, load.offered_long) if o is not None), default=None)
     if hold is not None or offered is None or not load.capacity:
         reason, message = hold or (Reason.CAPACITY_UNKNOWN, "pods have not been measured for long enough")
-        return ScalingDecision(current, reason, f"held at {current} pods: {message}", is_active=False, memory=memory)
+        return ScalingDecision(current, reason, f"held, as {message}", is_active=False, memory=memory)
     wanted = target(spec, load, offered, load.capacity, current, is_settled=fleet.is_settled)
     memory = _remember(memory, spec, wanted, fleet, now)
     replicas = _next(spec, fleet, memory, wanted, current, now)
     if replicas < current:
         memory = replace(memory, last_down_at=now)
-    message = _explanation(load, offered, load.capacity, current, replicas)
+    message = _explanation(load, offered, load.capacity)
     return ScalingDecision(replicas, Reason.MEASURED, message, is_active=True, memory=memory)
 
 
@@ -129,12 +129,10 @@ def _clamp(spec: ScalingSpec, replicas: int) -> int:
     return min(max(replicas, spec.min_replicas), spec.max_replicas)
 
 
-def _explanation(load: Load, offered: float, capacity: float, current: int, replicas: int) -> str:
-    change = f"{current} pods" if replicas == current else f"{current} → {replicas} pods"
-    queued = load.queued_tokens / capacity
+def _explanation(load: Load, offered: float, capacity: float) -> str:
     return (
-        f"{change}: offered {_short(offered)} tok/s at {_short(capacity)} tok/s per pod, "
-        f"{queued:.1f} pod-seconds queued"
+        f"offered {_short(offered)} tok/s at {_short(capacity)} tok/s per pod, "
+        f"{load.queued_tokens / capacity:.1f} pod-seconds queued"
     )
 
 

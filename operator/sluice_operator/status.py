@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sluice_operator import manifests
-from sluice_operator.reasons import PROBLEMS, ConditionType, EventReason
+from sluice_operator.reasons import PROBLEMS, ConditionType, EventReason, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,6 +20,10 @@ Json = dict[str, Any]
 
 WORDING_INTERVAL_SECONDS = 10.0
 """What changes all the time, load and the wording of messages, is written at most this often."""
+
+
+_AS_ASKED = {Reason.ROLLING_OUT, Reason.SCALED_TO_ZERO}
+"""Reasons for not being ready that someone asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,7 @@ def build(
     return status
 
 
-def scaling_record(before: int, after: int, reason: str, at: datetime) -> Json:
+def scaling_record(before: int | None, after: int, reason: str, at: datetime) -> Json:
     """The last change of the number of pods, for status.scaling."""
     return {"last": {"from": before, "to": after, "reason": reason, "time": at.strftime("%Y-%m-%dT%H:%M:%SZ")}}
 
@@ -80,7 +84,13 @@ def events(before: Json, after: Json) -> list[Event]:
     if ready["status"] == "True" and was.get(ConditionType.READY, {}).get("status") != "True":
         told.append(Event(EventReason.BECAME_READY, ready["message"]))
     if ready["status"] != "True" and was.get(ConditionType.READY, {}).get("status") == "True":
-        told.append(Event(EventReason.NO_LONGER_READY, f"{ready['reason']}: {ready['message']}", is_warning=True))
+        told.append(
+            Event(
+                EventReason.NO_LONGER_READY,
+                f"{ready['reason']}: {ready['message']}",
+                is_warning=ready["reason"] not in _AS_ASKED,
+            )
+        )
     progress = now[ConditionType.PROGRESSING]
     if progress["reason"] in PROBLEMS and was.get(ConditionType.PROGRESSING, {}).get("reason") != progress["reason"]:
         told.append(Event(EventReason.PROBLEM, f"{progress['reason']}: {progress['message']}", is_warning=True))

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
 from sluice_operator import spec
 from sluice_operator.load import Load
 from sluice_operator.values import Health, Observation, Pod, Report, Rollout
@@ -46,7 +45,9 @@ def service(name: str = "minilm", **spec_fields: Any) -> spec.EmbeddingService:
     return spec.parse(resource(name, **spec_fields))
 
 
-def health_document(phase: str = "serving", **fields: Any) -> dict[str, Any]:
+def health_document(
+    phase: str = "serving", *, reason: str | None = None, step: int | None = None, steps: int | None = None, **fields: Any
+) -> dict[str, Any]:
     """A /health document that keeps the contract."""
     serves = phase == "serving"
     document = {
@@ -54,14 +55,12 @@ def health_document(phase: str = "serving", **fields: Any) -> dict[str, Any]:
         "service_rate_tokens_per_sec": 12000.0 if serves else None,
         "estimated_drain_time_ms": 0.0 if serves else None, "p95_server_side_latency_ms": None,
         "gpu_queue_depth": 0, "embedding_dimension": 384 if serves else None, "uptime_seconds": 5.0,
-        "phase": {"name": phase, "reason": None, "step": None, "steps": None},
+        "phase": {"name": phase, "reason": reason, "step": step, "steps": steps},
         "busy_fraction": 0.0, "offered_tokens_total": 0, "admitted_tokens_total": 0, "rejected_tokens_total": 0,
         "expired_tokens_total": 0, "computed_tokens_total": 0, "padded_tokens_total": 0, "last_forward_age_ms": None,
         "boot_id": "boot-1", "observed_at": "2026-03-01T12:00:00Z", "version": "0.1.0",
         "model": {"uri": "/models/m", "revision": "abc", "fingerprint": "f1" if serves else None, "max_input_tokens": 256},
     }  # fmt: skip
-    reason = fields.pop("reason", None)
-    document["phase"]["reason"] = reason
     return {**document, **fields}
 
 

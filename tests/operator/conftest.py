@@ -40,7 +40,10 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlP
         plane = ControlPlane(Path(facts["kubeconfig"]), Path(facts["kubectl"]))
         kubectl = plane.kubectl("default")
         kubectl.run("apply", "--server-side", "-f", str(ROOT / "crds"))
-        kubectl.run("wait", "--for=condition=Established", "crd/embeddingservices.sluice.dev", "--timeout=30s")
+        kubectl.eventually(
+            lambda: kubectl.get("crd", "embeddingservices.sluice.dev"),
+            lambda crd: condition(crd, "Established")["status"] == "True", within_seconds=30, what="the CRD",
+        )  # fmt: skip
         yield plane
     finally:
         _dev_cluster("down", "--state-dir", str(state))
@@ -118,7 +121,7 @@ class OperatorProcess:
         return sum(self.metric("sluice_operator_kube_writes_total").values())
 
     def rounds(self) -> float:
-        return self.metric("sluice_operator_reconciles_total")['{outcome="ok"}']
+        return self.metric("sluice_operator_reconciles_total").get('{outcome="ok"}', 0.0)
 
     def _acts(self) -> bool:
         try:

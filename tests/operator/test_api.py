@@ -1,0 +1,146 @@
+"""The API as a person meets it: what is refused and in which words, what is filled in, what kubectl shows."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.e2e.kubectl import Kubectl
+from tests.operator.builders import CRD, SCHEMA, resource
+from tests.operator.conftest import ControlPlane
+
+
+def _fields(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, field in schema.get("properties", {}).items():
+        yield f"{path}.{name}", field
+        yield from _fields(field, f"{path}.{name}")
+    items = schema.get("items")
+    if isinstance(items, dict):
+        yield from _fields(items, f"{path}[]")
+
+
+@pytest.mark.parametrize("part", ["spec", "status"])
+def test_every_field_says_what_it_is_for(part: str) -> None:
+    silent = [path for path, field in _fields(SCHEMA["properties"][part]) if not field.get("description")]
+    assert silent == []
+
+
+def test_every_rule_says_what_to_do_in_a_sentence() -> None:
+    def rules(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        yield from schema.get("x-kubernetes-validations", [])
+        parts = [*schema.get("properties", {}).values(), schema.get("items"), schema.get("additionalProperties")]
+        for part in parts:
+            if isinstance(part, dict):
+                yield from rules(part)
+
+    messages = [rule["message"] for rule in rules(SCHEMA)]
+    assert len(messages) >= 15
+    assert all(len(message.split()) >= 6 for message in messages)
+
+
+def test_the_names_of_the_resource() -> None:
+    names = CRD["spec"]["names"]
+    assert names["shortNames"] == ["emb"]
+    assert set(names["categories"]) == {"all", "sluice"}
+
+
+REFUSED = {
+    "min-above-max": ({"scaling": {"minReplicas": 5, "maxReplicas": 2}}, r"minReplicas.*maxReplicas.*raise"),
+    "unknown-scheme": ({"model": {"uri": "ftp://models/minilm"}}, r"hf://.*pvc://.*file://"),
+    "hf-without-organisation": ({"model": {"uri": "hf://minilm"}}, r"hf://organisation/name"),
+    "parent-folder": ({"model": {"uri": "pvc://claim/../other"}}, r"must not contain '\.\.'"),
+    "revision-of-a-claim": ({"model": {"uri": "pvc://c/m", "revision": "main"}}, r"leave it out"),
+    "revision-twice": ({"model": {"uri": "hf://o/m@v1", "revision": "v1"}}, r"given twice"),
+    "token-for-a-claim": (
+        {"model": {"uri": "pvc://c/m", "credentialsSecretRef": {"name": "s"}}},
+        r"Hugging Face token: leave it out",
+    ),
+    "unordered-buckets": ({"server": {"buckets": [64, 32]}}, r"buckets must be ascending.*sort them"),
+    "repeated-buckets": ({"server": {"buckets": [32, 32]}}, r"buckets must be ascending without repetition"),
+    "unordered-batch-sizes": ({"server": {"batchSizes": [16, 8]}}, r"batchSizes must be ascending"),
+    "bucket-beyond-batch": (
+        {"server": {"buckets": [16, 512], "maxTokensPerBatch": 256}},
+        r"maxTokensPerBatch is smaller.*raise",
+    ),
+    "soft-above-hard": (
+        {"server": {"backpressure": {"latency": {"softP95Milliseconds": 300}}}},
+        r"softP95Milliseconds must be below",
+    ),
+    "target-beyond-limit": (
+        {"scaling": {"targetDrainMilliseconds": 3000}},
+        r"targetDrainMilliseconds must not exceed",
+    ),
+    "replicas-under-internal": ({"replicas": 2}, r"Internal decides.*set scaling.mode to Off"),
+    "external-without-replicas": ({"scaling": {"mode": "External"}}, r"External needs spec.replicas"),
+    "reserved-variable": ({"env": [{"name": "MODEL_PATH", "value": "x"}]}, r"use the field of spec.model"),
+    "reserved-label": ({"podMetadata": {"labels": {"sluice.dev/x": "y"}}}, r"choose another prefix"),
+    "reserved-annotation": ({"podMetadata": {"annotations": {"sluice.dev/x": "y"}}}, r"choose another prefix"),
+    "no-replicas-at-all": ({"scaling": {"minReplicas": 0}}, r"minReplicas.*greater than or equal to 1"),
+    "unknown-mode": ({"scaling": {"mode": "Sometimes"}}, r"Internal.*External.*Off"),
+}
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_work_is_refused_with_a_sentence_that_says_what_to_do(control_plane: ControlPlane, case: str) -> None:
+    kubectl = control_plane.kubectl("default")
+    change, sentence = REFUSED[case]
+    manifest = _manifest("refused") | {"spec": {"model": {"uri": "hf://o/m"}, **change}}
+    refusal = kubectl.refusal("create", "-f", "-", stdin=json.dumps(manifest))
+    assert re.search(sentence, refusal, re.DOTALL), refusal
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("name", ["a" * 51, "9lives", "a.b"])
+def test_a_name_that_cannot_name_a_service_is_refused(control_plane: ControlPlane, name: str) -> None:
+    refusal = control_plane.kubectl("default").refusal("create", "-f", "-", stdin=json.dumps(_manifest(name)))
+    assert "the name also names a Service" in refusal
+
+
+@pytest.mark.cluster
+def test_a_misspelt_field_is_pointed_out(kubectl: Kubectl) -> None:
+    manifest = _manifest("typo")
+    manifest["spec"]["scalling"] = {}
+    assert 'unknown field "spec.scalling"' in kubectl.refusal("create", "-f", "-", stdin=json.dumps(manifest))
+
+
+@pytest.mark.cluster
+def test_the_api_server_fills_in_what_the_tests_builders_fill_in(kubectl: Kubectl) -> None:
+    kubectl.apply(_manifest("minilm"))
+    stored = kubectl.get("embeddingservice", "minilm")["spec"]
+    assert stored == resource(model={"uri": "hf://o/m"}, scaling={})["spec"]
+
+
+@pytest.mark.cluster
+def test_a_person_may_scale_by_hand_only_where_the_operator_does_not_decide(kubectl: Kubectl) -> None:
+    by_hand = _manifest("by-hand")
+    by_hand["spec"] |= {"scaling": {"mode": "Off"}, "replicas": 1}
+    kubectl.apply(_manifest("internal"), by_hand)
+    assert "Internal decides" in kubectl.refusal("scale", "embeddingservice", "internal", "--replicas=3")
+    kubectl.run("scale", "emb", "by-hand", "--replicas=3")
+    assert kubectl.get("emb", "by-hand")["spec"]["replicas"] == 3
+
+
+@pytest.mark.cluster
+def test_explain_shows_what_a_field_is_for(control_plane: ControlPlane) -> None:
+    explained = control_plane.kubectl("default").run("explain", "emb.spec.scaling.mode")
+    assert "spec.replicas, or minReplicas when that is left out" in " ".join(explained.split())
+
+
+@pytest.mark.cluster
+def test_the_samples_are_accepted(kubectl: Kubectl) -> None:
+    from tests.operator.builders import ROOT
+
+    applied = kubectl.run("apply", "--dry-run=server", "-f", str(ROOT / "samples"))
+    assert applied.count("created") == len(applied.splitlines()) >= 5
+
+
+def _manifest(name: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "sluice.dev/v1alpha1",
+        "kind": "EmbeddingService",
+        "metadata": {"name": name},
+        "spec": {"model": {"uri": "hf://o/m"}},
+    }

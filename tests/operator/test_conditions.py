@@ -1,0 +1,164 @@
+"""The truth table: what was observed, and what a person is told."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from sluice_operator import conditions
+from sluice_operator.conditions import Condition
+from sluice_operator.reasons import ConditionType, Reason
+from sluice_operator.values import Observation, Trouble
+from tests.operator.builders import WALL_TIME, health, observation, pod, rollout, starting_pod
+
+SCALING = Condition(ConditionType.SCALING_ACTIVE, holds=False, reason=Reason.FIXED, message="as asked")
+
+
+def told(
+    seen: Observation, *, desired: int | None = None, enough: int | None = None, trouble: Trouble | None = None
+) -> dict[str, tuple[bool, Reason]]:
+    number = len(seen.live_pods) if desired is None else desired
+    facts = conditions.gather(
+        seen, template_hash="current", desired=number, enough=number if enough is None else enough, trouble=trouble
+    )
+    return {str(c.type): (c.holds, c.reason) for c in conditions.decide(facts, SCALING)}
+
+
+def message(seen: Observation, kind: str, desired: int = 1) -> str:
+    facts = conditions.gather(seen, template_hash="current", desired=desired, enough=desired, trouble=None)
+    return next(c.message for c in conditions.decide(facts, SCALING) if c.type == kind)
+
+
+def test_all_pods_serve() -> None:
+    assert told(observation(pod("a", says=health()), pod("b", says=health()))) == {
+        "Ready": (True, Reason.SERVING),
+        "Available": (True, Reason.SERVING),
+        "Progressing": (True, Reason.ROLLED_OUT),
+        "ModelLoaded": (True, Reason.LOADED),
+        "ScalingActive": (False, Reason.FIXED),
+    }
+
+
+@pytest.mark.parametrize(
+    ("pod_fields", "reason"),
+    [
+        ({"is_running": False, "ip": None}, Reason.STARTING),
+        ({}, Reason.UNREACHABLE),
+        ({"says": health("starting")}, Reason.STARTING),
+        ({"says": health("downloading")}, Reason.DOWNLOADING),
+        ({"says": health("loading")}, Reason.LOADING),
+        ({"says": health("warming")}, Reason.WARMING),
+    ],
+)
+def test_a_first_pod_on_its_way(pod_fields: dict[str, Any], reason: Reason) -> None:
+    assert told(observation(starting_pod(**pod_fields))) == {
+        "Ready": (False, reason),
+        "Available": (False, reason),
+        "Progressing": (True, reason),
+        "ModelLoaded": (False, reason),
+        "ScalingActive": (False, Reason.FIXED),
+    }
+
+
+def test_a_pod_that_serves_and_waits_for_the_kubelet_has_loaded_its_model() -> None:
+    seen = told(observation(starting_pod(says=health("serving"))))
+    assert seen["ModelLoaded"] == (True, Reason.LOADED)
+    assert seen["Ready"] == (False, Reason.NOT_ENOUGH_PODS_READY)
+
+
+def test_a_failed_model_comes_before_anything_the_kubelet_says() -> None:
+    failed = starting_pod("a", says=health("failed", phase_reason="no such file"))
+    crashing = [starting_pod(n, trouble=Trouble(Reason.CRASH_LOOPING, "exit 1")) for n in "bc"]
+    seen = observation(failed, *crashing)
+    assert {told(seen)[kind] for kind in ("Ready", "Available", "Progressing", "ModelLoaded")} == {
+        (False, Reason.MODEL_LOAD_FAILED)
+    }
+    assert "no such file" in message(seen, "ModelLoaded", desired=3)
+
+
+@pytest.mark.parametrize(
+    "reason", [Reason.IMAGE_PULL_FAILED, Reason.UNSCHEDULABLE, Reason.CRASH_LOOPING, Reason.MODEL_VOLUME_MISSING]
+)
+def test_trouble_of_a_pod_is_the_reason_of_everything_that_does_not_hold(reason: Reason) -> None:
+    seen = told(observation(starting_pod(trouble=Trouble(reason, "as the kubelet says"))))
+    assert {seen[kind] for kind in ("Ready", "Available", "Progressing", "ModelLoaded")} == {(False, reason)}
+
+
+def test_trouble_with_one_more_pod_than_is_needed_leaves_the_service_ready() -> None:
+    extra = starting_pod("b", trouble=Trouble(Reason.UNSCHEDULABLE, "no node"))
+    seen = told(observation(pod("a", says=health()), extra), desired=2, enough=1)
+    assert seen["Ready"] == (True, Reason.SERVING)
+    assert seen["Progressing"] == (False, Reason.UNSCHEDULABLE)
+
+
+def test_adding_pods_leaves_the_service_ready() -> None:
+    seen = told(observation(pod("a", says=health()), starting_pod("b", says=health("loading"))), desired=3, enough=1)
+    assert seen["Ready"] == (True, Reason.SERVING)
+    assert seen["Progressing"] == (True, Reason.SCALING)
+
+
+def test_one_of_two_pods_is_lost_and_the_other_serves() -> None:
+    seen = told(observation(pod("a", says=health()), starting_pod("b", says=health("loading"))))
+    assert seen["Ready"] == (False, Reason.LOADING)
+    assert seen["Available"] == (True, Reason.SERVING)
+    assert seen["ModelLoaded"] == (True, Reason.LOADED)
+
+
+def test_a_rollout_is_available_and_progressing_but_not_ready() -> None:
+    old = [pod(n, says=health(), template_hash="old") for n in "ab"]
+    seen = told(observation(*old, starting_pod("c", says=health("loading"))), desired=2)
+    assert seen["Ready"] == (False, Reason.ROLLING_OUT)
+    assert seen["Available"] == (True, Reason.SERVING)
+    assert seen["Progressing"] == (True, Reason.ROLLING_OUT)
+    assert seen["ModelLoaded"] == (False, Reason.LOADING)
+
+
+def test_a_new_version_that_fails_stops_the_rollout_with_its_reason() -> None:
+    old = [pod(n, says=health(), template_hash="old") for n in "ab"]
+    failed = starting_pod("c", says=health("failed", phase_reason="no weights"))
+    seen = told(observation(*old, failed), desired=2)
+    assert seen["Progressing"] == (False, Reason.MODEL_LOAD_FAILED)
+    assert seen["Available"] == (True, Reason.SERVING)
+
+
+def test_pods_that_are_not_created_are_told_from_the_deployment() -> None:
+    stuck = rollout(1, trouble=Trouble(Reason.PODS_NOT_CREATED, "exceeded quota"))
+    assert told(observation(rollout=stuck), desired=1)["Progressing"] == (False, Reason.PODS_NOT_CREATED)
+
+
+def test_the_operators_own_trouble_comes_first() -> None:
+    own = Trouble(Reason.NAME_CONFLICT, "Service minilm belongs to someone else")
+    failed = starting_pod(says=health("failed"))
+    assert told(observation(failed), trouble=own)["Ready"] == (False, Reason.NAME_CONFLICT)
+
+
+def test_no_pods_are_asked_for() -> None:
+    seen = told(observation(), desired=0)
+    assert seen["Ready"] == (False, Reason.SCALED_TO_ZERO)
+    assert seen["ModelLoaded"] == (False, Reason.SCALED_TO_ZERO)
+    assert seen["Progressing"] == (True, Reason.ROLLED_OUT)
+
+
+def test_no_pod_exists_yet() -> None:
+    assert told(observation(rollout=None), desired=2)["Ready"] == (False, Reason.NO_PODS)
+
+
+def test_pods_being_deleted_count_for_nothing() -> None:
+    leaving = pod("old", says=health(), is_being_deleted=True)
+    assert told(observation(leaving, starting_pod("new", says=health("loading"))))["Available"] == (False, Reason.LOADING)
+
+
+def test_a_service_that_cannot_be_asked_does_not_lose_its_model() -> None:
+    assert told(observation(pod(says=None)))["ModelLoaded"] == (True, Reason.LOADED)
+
+
+def test_the_time_of_a_transition_is_kept_until_the_status_changes() -> None:
+    def dated(condition: Condition, before: list[dict[str, Any]], hours: int) -> list[dict[str, Any]]:
+        return conditions.dated([condition], before, generation=3, now=WALL_TIME + timedelta(hours=hours))
+
+    first = dated(Condition(ConditionType.READY, holds=False, reason=Reason.LOADING, message="1"), [], 0)
+    second = dated(Condition(ConditionType.READY, holds=False, reason=Reason.WARMING, message="2"), first, 1)
+    third = dated(Condition(ConditionType.READY, holds=True, reason=Reason.SERVING, message="3"), second, 2)
+    times = [c["lastTransitionTime"] for (c,) in (first, second, third)]
+    assert times == ["2026-03-01T12:00:00Z", "2026-03-01T12:00:00Z", "2026-03-01T14:00:00Z"]
+    assert [c["observedGeneration"] for c in third] == [3]
