@@ -19,6 +19,6 @@ with EmbeddingClient(os.environ["TARGET"]) as client:
 
 print(f"model {info.model_uri}, {info.embedding_dimension} dimensions, {info.dtype} on {info.device}\n")
 similarities = np.asarray(rows, dtype=np.float32) @ np.asarray(rows, dtype=np.float32).T
-print(" " * 44 + "".join(f"{column:>7}" for column in range(1, len(SENTENCES) + 1)))
+print(" " * 48 + "".join(f"{column:>7}" for column in range(1, len(SENTENCES) + 1)))
 for place, (sentence, line) in enumerate(zip(SENTENCES, similarities, strict=True), start=1):
-    print(f"{place}  {sentence:41}" + "".join(f"{value:7.2f}" for value in line))
+    print(f"{place}  {sentence:45}" + "".join(f"{value:7.2f}" for value in line))

@@ -34,7 +34,7 @@ async def run(configured: settings.Settings) -> None:
             registry=kopf.get_default_registry(),
             memo=kopf.Memo(operator=operator),
             # Its own guess needs a user name, and the container's user has none.
-            identity=configured.identity,
+            identity=configured.identity,  # type: ignore[arg-type]
             standalone=True,
             clusterwide=not configured.watch_namespaces,
             namespaces=configured.watch_namespaces,

@@ -1,4 +1,4 @@
-"""Carries out a plan: with `leader`, the only writer to Kubernetes. What a write returns goes to the store."""
+"""Carries out a plan: the only writer to Kubernetes. What a write returns goes to the store."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ RESYNC_REPAIRS = Counter(
     registry=REGISTRY,
 )
 LOOP_LAG = Gauge("sluice_operator_loop_lag_seconds", "How late the event loop runs.", registry=REGISTRY)
-IS_LEADER = Gauge("sluice_operator_is_leader", "Whether this instance acts.", registry=REGISTRY)
+ACTS = Gauge("sluice_operator_acts", "Whether this instance acts on services.", registry=REGISTRY)
 
 DESIRED_REPLICAS = Gauge("sluice_desired_replicas", "Pods that should exist.", _SERVICE, registry=REGISTRY)
 READY_REPLICAS = Gauge("sluice_ready_replicas", "Pods that receive traffic.", _SERVICE, registry=REGISTRY)

@@ -42,15 +42,7 @@ class Settings(BaseSettings):
     )
     http_port: int = Field(8080, ge=0, le=65535, description="Port of /healthz and /metrics.")
     http_host: str = Field("0.0.0.0", description="Address that /healthz and /metrics listen on.")  # noqa: S104
-    leader_election: bool = Field(
-        False, description="Whether to hold a Lease before acting, for more than one replica of the operator."
-    )
-    leader_election_namespace: str = Field("default", description="Namespace of the Lease.")
-    lease_name: str = Field("sluice-operator", description="Name of the Lease.")
-    lease_duration_seconds: int = Field(15, ge=3, description="After so long without renewal, another one may lead.")
-    lease_renew_deadline_seconds: int = Field(10, ge=2, description="A leader that cannot renew for so long stops.")
-    lease_retry_seconds: float = Field(2.0, gt=0, description="Time between attempts to take or renew the Lease.")
-    identity: str = Field(default_factory=socket.gethostname, description="Who this is, in Lease and Events.")
+    identity: str = Field(default_factory=socket.gethostname, description="Who this is, in Events.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe log line.")
     log_format: Literal["json", "text"] = Field("json", description="Format of the log.")
 
@@ -59,14 +51,6 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(name for name in (part.strip() for part in value.split(",")) if name)
-        return value
-
-    @field_validator("lease_renew_deadline_seconds")
-    @classmethod
-    def _renews_before_it_expires(cls, value: int, info: object) -> int:
-        duration = getattr(info, "data", {}).get("lease_duration_seconds")
-        if duration is not None and value >= duration:
-            raise ValueError(f"must be shorter than the lease duration ({duration} s), or two could lead at once")
         return value
 
 

@@ -1,4 +1,4 @@
-"""One running reconciler per EmbeddingService while this instance leads; none while it does not.
+"""One running reconciler per EmbeddingService while this instance acts; none while it does not.
 
 kopf could run these as daemons, but a daemon puts a finalizer on its object, and a finalizer outlives its
 operator: `helm uninstall` would leave every EmbeddingService stuck. So kopf only watches, and the tasks are
@@ -40,14 +40,14 @@ class Supervisor:
     def start(self) -> None:
         """Begins to act on every service that is known."""
         self._acts = True
-        metrics.IS_LEADER.set(1)
+        metrics.ACTS.set(1)
         for key in self._store.services():
             self.wake(key)
 
     async def stop(self) -> None:
         """Ends every reconciler at once; what they were writing is not waited for."""
         self._acts = False
-        metrics.IS_LEADER.set(0)
+        metrics.ACTS.set(0)
         tasks = [task for _, task in self._running.values()]
         self._running.clear()
         for task in tasks:

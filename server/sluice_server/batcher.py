@@ -75,9 +75,7 @@ def _fill(buckets: Buckets, seed: Bucket, limits: BatchLimits, cost: CostModel, 
     for bucket in order:
         if rows <= 0 or budget <= 0:
             break
-        if slices and budget < min(run.next_row_tokens for run in bucket.heads()):
-            continue
-        taken = bucket.take(max_rows=rows, max_tokens=budget)
+        taken = bucket.take(max_rows=rows, max_tokens=budget, at_least_one=not slices)
         slices += taken
         rows -= sum(len(one.indices) for one in taken)
         budget -= sum(one.tokens for one in taken)

@@ -33,10 +33,13 @@ class Bucket:
             if lane:
                 yield lane[0]
 
-    def take(self, *, max_rows: int, max_tokens: int) -> list[RunSlice]:
+    def take(self, *, max_rows: int, max_tokens: int, at_least_one: bool) -> list[RunSlice]:
         """Takes rows from the front, as many as fit; interactive rows first.
 
-        The first row is taken even where it alone is above max_tokens.
+        Args:
+            max_rows: Rows to take.
+            max_tokens: Of the rows taken.
+            at_least_one: The first row goes even where it alone is above max_tokens: nothing waits for ever.
         """
         slices: list[RunSlice] = []
         for lane in self.lanes:
@@ -45,7 +48,7 @@ class Bucket:
                 if not run.remaining_rows:
                     lane.popleft()
                     continue
-                count = _rows_that_fit(run, max_rows, max_tokens, force=not slices)
+                count = _rows_that_fit(run, max_rows, max_tokens, force=at_least_one and not slices)
                 if count == 0:
                     return slices
                 slices.append(self._advance(run, count))

@@ -90,7 +90,7 @@ class CostModel:
     def tokens_within(self, seconds: float, bucket: int) -> int:
         """Tokens of a bucket that one batch computes in the time; without a measurement, one row of it."""
         rate = self._rate(bucket)
-        return bucket if rate is None else int(max(0.0, seconds - self.fixed_seconds) * rate)
+        return bucket if rate is None else round(max(0.0, seconds - self.fixed_seconds) * rate)
 
     def full_batch_rate(self, target_seconds: float) -> float | None:
         """Tokens per second of busy time in batches that take so long, over the buckets as they were used.

@@ -137,6 +137,10 @@ class Engine:
         for request in tuple(self._pending):
             notifier.fail(request, ServerFailedError(reason))
 
+    def begin_drain(self, reason: str) -> None:
+        """The server will end: says so, and goes on serving until stop_accepting()."""
+        self.set_phase(Phase("draining", reason))
+
     def stop_accepting(self) -> None:
         """From now on new work is refused; admitted work goes on."""
         self._accepts = False

@@ -91,11 +91,6 @@ class ItemRun:
         """Tokens still queued."""
         return int(self.cumulative_tokens[-1] - self.cumulative_tokens[self.taken])
 
-    @property
-    def next_row_tokens(self) -> int:
-        """Length of the row that goes next."""
-        return int(self.cumulative_tokens[self.taken + 1] - self.cumulative_tokens[self.taken])
-
 
 @dataclass(frozen=True, slots=True)
 class RunSlice:

@@ -92,10 +92,10 @@ class Server:
         """Says so, keeps serving while the word spreads, then finishes what was admitted."""
         settings = self._settings
         if self.engine.phase.name != "serving":
-            self.engine.set_phase(Phase("draining", "the server shuts down before it served"))
+            self.engine.begin_drain("the server shuts down before it served")
             self.engine.stop_accepting()
             return
-        self.engine.set_phase(Phase("draining", "the server shuts down and finishes what it admitted"))
+        self.engine.begin_drain("the server shuts down and finishes what it admitted")
         await asyncio.sleep(settings.shutdown_propagation_seconds)
         self.engine.stop_accepting()
         try:

@@ -46,6 +46,7 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Of the computation; auto takes bfloat16 where the device computes it natively."
     )
+    quantization: Literal["none"] = Field("none", description="Of the weights.")
     layout: Literal["auto", "packed", "padded"] = Field(
         "auto",
         description="packed computes no padding; auto takes it where the model's embeddings stay the same.",

@@ -224,7 +224,7 @@ def _dev(tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """One of the project's own tools; what it prints is shown by pytest when the test fails."""
     return subprocess.run(
         [sys.executable, "-m", f"dev.{tool}", *arguments],
-        cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=1800, check=False,
+        cwd=ROOT, env={**os.environ, "UV": str(Path(sys.executable).parent / "uv")}, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=1800, check=False,
     )  # fmt: skip
 
 

@@ -34,9 +34,9 @@ def test_a_model_path_that_does_not_exist_is_named_in_the_status_without_a_crash
     service = Service("no-such-model", cluster_kubectl)
     try:
         failed = service.eventually(
-            lambda s: condition(s, "ModelLoaded")["status"] == "False", within_seconds=180
+            lambda s: "/models/does-not-exist" in condition(s, "ModelLoaded")["message"], within_seconds=180
         )  # fmt: skip
-        assert "/models/does-not-exist" in condition(failed, "ModelLoaded")["message"]
+        assert condition(failed, "ModelLoaded")["status"] == "False"
         assert condition(failed, "Ready")["status"] == "False"
         restarts = [c["restartCount"] for p in service.pods() for c in p["status"]["containerStatuses"]]
         assert restarts == [0] * len(restarts)

@@ -31,7 +31,11 @@ def defaulted(value: Any, schema: dict[str, Any]) -> Any:
 
 def resource(name: str = "minilm", *, uid: str = "uid-1", **spec_fields: Any) -> dict[str, Any]:
     """An EmbeddingService as the API server returns it; scaling is Off unless the test says otherwise."""
-    wanted = {"model": {"uri": "hf://sentence-transformers/all-MiniLM-L6-v2"}, "scaling": {"mode": "Off"}, **spec_fields}
+    wanted = {
+        "model": {"uri": "hf://sentence-transformers/all-MiniLM-L6-v2"},
+        "scaling": {"mode": "Off"},
+        **spec_fields,
+    }
     return {
         "apiVersion": "sluice.dev/v1alpha1",
         "kind": "EmbeddingService",
@@ -46,7 +50,12 @@ def service(name: str = "minilm", **spec_fields: Any) -> spec.EmbeddingService:
 
 
 def health_document(
-    phase: str = "serving", *, reason: str | None = None, step: int | None = None, steps: int | None = None, **fields: Any
+    phase: str = "serving",
+    *,
+    reason: str | None = None,
+    step: int | None = None,
+    steps: int | None = None,
+    **fields: Any,
 ) -> dict[str, Any]:
     """A /health document that keeps the contract."""
     serves = phase == "serving"

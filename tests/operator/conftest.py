@@ -66,7 +66,9 @@ def helm() -> Path:
         "p = [p for p in versions.NODE if p.name == 'helm'];"
         "print('HELM=' + str(binaries.ensure_binaries(p)['helm']))"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=600, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=600, check=True
+    )
     return Path(done.stdout.split("HELM=")[-1].strip())
 
 

@@ -84,7 +84,9 @@ class Kubelet:
         ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "",
                  "lastHeartbeatTime": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}  # fmt: skip
         capacity = {"cpu": "64", "memory": "256Gi", "pods": "500"}
-        self._core.patch_node_status(NODE, {"status": {"conditions": [ready], "capacity": capacity, "allocatable": capacity}})
+        self._core.patch_node_status(
+            NODE, {"status": {"conditions": [ready], "capacity": capacity, "allocatable": capacity}}
+        )
         self._core.patch_node(NODE, {"spec": {"taints": None}})
 
     def _sync(self, body: dict[str, Any]) -> None:

@@ -84,7 +84,9 @@ REFUSED = {
 
 @pytest.mark.cluster
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_work_is_refused_with_a_sentence_that_says_what_to_do(control_plane: ControlPlane, case: str) -> None:
+def test_what_cannot_work_is_refused_with_a_sentence_that_says_what_to_do(
+    control_plane: ControlPlane, case: str
+) -> None:
     kubectl = control_plane.kubectl("default")
     change, sentence = REFUSED[case]
     manifest = _manifest("refused") | {"spec": {"model": {"uri": "hf://o/m"}, **change}}

@@ -4,11 +4,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-
 from sluice_operator import conditions
 from sluice_operator.conditions import Condition
 from sluice_operator.reasons import ConditionType, Reason
 from sluice_operator.values import Observation, Trouble
+
 from tests.operator.builders import WALL_TIME, health, observation, pod, rollout, starting_pod
 
 SCALING = Condition(ConditionType.SCALING_ACTIVE, holds=False, reason=Reason.FIXED, message="as asked")
@@ -145,7 +145,10 @@ def test_no_pod_exists_yet() -> None:
 
 def test_pods_being_deleted_count_for_nothing() -> None:
     leaving = pod("old", says=health(), is_being_deleted=True)
-    assert told(observation(leaving, starting_pod("new", says=health("loading"))))["Available"] == (False, Reason.LOADING)
+    assert told(observation(leaving, starting_pod("new", says=health("loading"))))["Available"] == (
+        False,
+        Reason.LOADING,
+    )
 
 
 def test_a_service_that_cannot_be_asked_does_not_lose_its_model() -> None:

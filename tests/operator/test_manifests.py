@@ -4,9 +4,9 @@ import json
 from typing import Any
 
 import pytest
-
 from sluice_operator import environment, manifests, pod_template
 from sluice_operator.spec import EmbeddingService
+
 from tests.operator.builders import service
 
 

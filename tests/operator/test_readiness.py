@@ -3,8 +3,8 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from sluice_operator.readiness import gate_changes
+
 from tests.operator.builders import health, starting_pod
 
 PHASES = ["starting", "downloading", "loading", "warming", "serving", "draining", "failed"]
@@ -47,7 +47,10 @@ def test_only_transitions_are_written_and_nothing_is_ever_closed(
     mode: str, phase: str, has_gate: bool, is_open: bool | None, is_being_deleted: bool, speaks: bool
 ) -> None:
     pod = starting_pod(
-        says=health(phase) if speaks else None, has_gate=has_gate, gate_is_open=is_open, is_being_deleted=is_being_deleted
+        says=health(phase) if speaks else None,
+        has_gate=has_gate,
+        gate_is_open=is_open,
+        is_being_deleted=is_being_deleted,
     )
     changes = gate_changes(mode, [pod])  # type: ignore[arg-type]
     assert all(change.opens for change in changes)

@@ -63,7 +63,9 @@ def test_the_table_of_kubectl_get(operator: OperatorProcess, deploy: Deploy) -> 
     assert "hf://org/model" in row
 
 
-def test_the_gate_opens_only_once_the_pod_serves_and_stays_open(operator: OperatorProcess, deploy: Deploy, kubectl: Kubectl, kubelet: Any) -> None:
+def test_the_gate_opens_only_once_the_pod_serves_and_stays_open(
+    operator: OperatorProcess, deploy: Deploy, kubectl: Kubectl, kubelet: Any
+) -> None:
     script = kubelet.scripts[kubectl.namespace]
     script.health = health_document("warming", step=3, steps=24)
     service = deploy(replicas=1)
@@ -110,7 +112,9 @@ def test_a_restarted_operator_changes_nothing(operator: OperatorProcess, deploy:
     ],
     ids=["replicas", "selector", "budget", "label"],
 )  # fmt: skip
-def test_drift_is_put_right(operator: OperatorProcess, deploy: Deploy, kind: str, name: str, patch: dict[str, Any], look: Callable[[Any], bool]) -> None:
+def test_drift_is_put_right(
+    operator: OperatorProcess, deploy: Deploy, kind: str, name: str, patch: dict[str, Any], look: Callable[[Any], bool]
+) -> None:
     service = deploy(replicas=2)
     service.until(is_ready)
     _settle(operator)
@@ -122,7 +126,9 @@ def test_a_deleted_child_comes_back_and_the_events_say_so(operator: OperatorProc
     service = deploy(replicas=1)
     service.until(is_ready)
     service.kubectl.run("delete", "service", "minilm-headless")
-    service.kubectl.eventually(lambda: service.child("service", "minilm-headless"), bool, within_seconds=15, what="service")
+    service.kubectl.eventually(
+        lambda: service.child("service", "minilm-headless"), bool, within_seconds=15, what="service"
+    )
     service.kubectl.eventually(
         lambda: [e["reason"] for e in service.events()],
         lambda reasons: "DriftCorrected" in reasons, within_seconds=10, what="events",
@@ -138,7 +144,9 @@ def test_a_label_that_someone_adds_is_left_alone(operator: OperatorProcess, depl
     assert service.child("deployment")["metadata"]["labels"]["team"] == "search"
 
 
-def test_a_model_that_cannot_be_loaded_is_told_in_the_servers_own_words(operator: OperatorProcess, deploy: Deploy, kubectl: Kubectl, kubelet: Any) -> None:
+def test_a_model_that_cannot_be_loaded_is_told_in_the_servers_own_words(
+    operator: OperatorProcess, deploy: Deploy, kubectl: Kubectl, kubelet: Any
+) -> None:
     reason = "/models/none does not exist: give model.uri the path of a model folder"
     kubelet.scripts[kubectl.namespace].health = health_document("failed", reason=reason)
     service = deploy(replicas=1)
@@ -175,7 +183,15 @@ def test_a_model_that_cannot_be_loaded_is_told_in_the_servers_own_words(operator
     ],
     ids=["image", "secret", "crash", "memory"],
 )  # fmt: skip
-def test_what_the_kubelet_says_comes_through(operator: OperatorProcess, deploy: Deploy, kubectl: Kubectl, kubelet: Any, container: dict[str, Any], reason: str, words: str) -> None:
+def test_what_the_kubelet_says_comes_through(
+    operator: OperatorProcess,
+    deploy: Deploy,
+    kubectl: Kubectl,
+    kubelet: Any,
+    container: dict[str, Any],
+    reason: str,
+    words: str,
+) -> None:
     kubelet.scripts[kubectl.namespace].container_state = container
     service = deploy(replicas=1)
     assert words in service.until_condition("Ready", "False", reason)["message"]
@@ -200,7 +216,9 @@ def test_pods_that_a_quota_forbids_are_told(operator: OperatorProcess, deploy: D
     assert "exceeded quota" in service.until_condition("Progressing", "False", "PodsNotCreated")["message"]
 
 
-def test_what_the_api_server_refuses_is_told_and_mended_by_the_next_spec(operator: OperatorProcess, deploy: Deploy) -> None:
+def test_what_the_api_server_refuses_is_told_and_mended_by_the_next_spec(
+    operator: OperatorProcess, deploy: Deploy
+) -> None:
     service = deploy(replicas=1, affinity={"nodeAffinity": {"nonsense": True}})
     refused = service.until_condition("Progressing", "False", "ApplyFailed")
     assert "Deployment minilm" in refused["message"]
@@ -212,7 +230,9 @@ def test_what_the_api_server_refuses_is_told_and_mended_by_the_next_spec(operato
     service.until(is_ready)
 
 
-def test_an_object_of_someone_else_is_left_alone_and_named(operator: OperatorProcess, deploy: Deploy, kubectl: Kubectl) -> None:
+def test_an_object_of_someone_else_is_left_alone_and_named(
+    operator: OperatorProcess, deploy: Deploy, kubectl: Kubectl
+) -> None:
     kubectl.run("create", "service", "clusterip", "minilm", "--tcp=80:80")
     service = deploy(replicas=1)
     conflict = service.until_condition("Progressing", "False", "NameConflict")
@@ -234,7 +254,9 @@ def test_children_orphaned_on_purpose_are_adopted(operator: OperatorProcess, dep
     assert [p["metadata"]["uid"] for p in again.pods()] == [pod]
 
 
-def test_a_new_version_that_fails_leaves_the_old_one_serving(operator: OperatorProcess, deploy: Deploy, kubectl: Kubectl, kubelet: Any) -> None:
+def test_a_new_version_that_fails_leaves_the_old_one_serving(
+    operator: OperatorProcess, deploy: Deploy, kubectl: Kubectl, kubelet: Any
+) -> None:
     service = deploy(replicas=2)
     service.until(is_ready)
     script = kubelet.scripts[kubectl.namespace]
@@ -256,19 +278,29 @@ def test_a_deleted_pod_is_replaced_and_the_status_follows(operator: OperatorProc
     service.until(is_ready)
     victim = service.pods()[0]["metadata"]["name"]
     service.kubectl.run("delete", "pod", victim, "--wait=false")
-    service.until(lambda s: victim not in {p["metadata"]["name"] for p in service.pods()} and is_ready(s) and s["status"]["readyReplicas"] == 2)
+    service.until(
+        lambda s: (
+            victim not in {p["metadata"]["name"] for p in service.pods()}
+            and is_ready(s)
+            and s["status"]["readyReplicas"] == 2
+        )
+    )
     assert all(gate_of(p) == "True" for p in service.pods())
 
 
 @pytest.mark.parametrize("nonsense", [b"<html>", b'{"status": 1}', b"[" * 5000, b'{"queued_tokens": NaN}', None], ids=["html", "wrong", "deep", "nan", "hangs"])  # fmt: skip
-def test_a_pod_that_speaks_nonsense_is_one_stale_pod(operator: OperatorProcess, deploy: Deploy, kubectl: Kubectl, kubelet: Any, nonsense: bytes | None) -> None:
+def test_a_pod_that_speaks_nonsense_is_one_stale_pod(
+    operator: OperatorProcess, deploy: Deploy, kubectl: Kubectl, kubelet: Any, nonsense: bytes | None
+) -> None:
     service = deploy(replicas=2)
     service.until(is_ready)
     liar, honest = (p["metadata"]["name"] for p in service.pods())
     script = kubelet.scripts[kubectl.namespace]
     script.by_pod[honest] = health_document(queued_tokens=4200)
     script.by_pod[liar] = nonsense
-    seen = service.until(lambda s: s["status"]["load"].get("queuedTokens") == 4200 and s["status"]["load"]["serviceRate"] == 12_000)
+    seen = service.until(
+        lambda s: s["status"]["load"].get("queuedTokens") == 4200 and s["status"]["load"]["serviceRate"] == 12_000
+    )
     assert condition(seen, "ModelLoaded")["status"] == "True"
 
 
@@ -290,7 +322,12 @@ def test_without_the_operator_pods_serve_and_deletion_leaves_nothing(operator: O
     operator.stop()
     assert "finalizers" not in service.get()["metadata"]
     assert all("finalizers" not in p["metadata"] for p in service.pods())
-    assert all("sluice" not in key and "kopf" not in key for p in service.pods() for key in p["metadata"].get("annotations", {}) if key != "sluice.dev/template-hash")
+    assert all(
+        "sluice" not in key and "kopf" not in key
+        for p in service.pods()
+        for key in p["metadata"].get("annotations", {})
+        if key != "sluice.dev/template-hash"
+    )
     service.kubectl.run("delete", "emb", "minilm", "--timeout=20s")
     selector = "sluice.dev/embeddingservice=minilm"
     service.kubectl.eventually(
@@ -304,7 +341,11 @@ def test_a_service_deleted_and_made_again_starts_afresh(operator: OperatorProces
     first.until(is_ready)
     first.kubectl.run("delete", "emb", "minilm", "--timeout=20s")
     second = deploy(replicas=1)
-    ready = second.until(lambda s: is_ready(s) and second.child("deployment")["metadata"]["ownerReferences"][0]["uid"] == s["metadata"]["uid"])
+    ready = second.until(
+        lambda s: (
+            is_ready(s) and second.child("deployment")["metadata"]["ownerReferences"][0]["uid"] == s["metadata"]["uid"]
+        )
+    )
     assert ready["status"]["observedGeneration"] == 1
 
 
@@ -314,12 +355,20 @@ def test_replicas_follow_the_scale_subresource(operator: OperatorProcess, deploy
     service.kubectl.run("scale", "emb", "minilm", "--replicas=3")
     seen = service.until(lambda s: s["status"].get("readyReplicas") == 3)
     assert condition(seen, "ScalingActive")["reason"] == "ExternalAutoscaler"
-    scale = json.loads(service.kubectl.run("get", "--raw", f"/apis/sluice.dev/v1alpha1/namespaces/{service.kubectl.namespace}/embeddingservices/minilm/scale"))
+    scale = json.loads(
+        service.kubectl.run(
+            "get",
+            "--raw",
+            f"/apis/sluice.dev/v1alpha1/namespaces/{service.kubectl.namespace}/embeddingservices/minilm/scale",
+        )
+    )
     assert scale["status"]["replicas"] == 3
     assert scale["status"]["selector"] == "app.kubernetes.io/name=sluice-server,sluice.dev/embeddingservice=minilm"
 
 
-def test_offered_load_adds_pods_and_the_events_say_why(operator: OperatorProcess, deploy: Deploy, kubectl: Kubectl, kubelet: Any) -> None:
+def test_offered_load_adds_pods_and_the_events_say_why(
+    operator: OperatorProcess, deploy: Deploy, kubectl: Kubectl, kubelet: Any
+) -> None:
     script = kubelet.scripts[kubectl.namespace]
     service = deploy(scaling={"mode": "Internal", "minReplicas": 1, "maxReplicas": 5})
     service.until(is_ready)
@@ -327,7 +376,9 @@ def test_offered_load_adds_pods_and_the_events_say_why(operator: OperatorProcess
 
     def busy() -> dict[str, Any]:
         offered = int((time.monotonic() - started) * 24_000)
-        return health_document(offered_tokens_total=offered, busy_fraction=1.0, status="overloaded", accepting_requests=False)
+        return health_document(
+            offered_tokens_total=offered, busy_fraction=1.0, status="overloaded", accepting_requests=False
+        )
 
     first = service.pods()[0]["metadata"]["name"]
     script.by_pod = _Live(first, busy)
@@ -347,13 +398,28 @@ def test_offered_load_adds_pods_and_the_events_say_why(operator: OperatorProcess
 def test_kopf_run_starts_the_same_operator(operator: OperatorProcess, deploy: Deploy) -> None:
     operator.stop()
     kopf = str(ROOT / ".venv/bin/kopf")
-    operator.command = [kopf, "run", "-m", "sluice_operator.handlers", "--standalone", "-n", operator.environment["WATCH_NAMESPACES"]]
+    operator.command = [
+        kopf,
+        "run",
+        "-m",
+        "sluice_operator.handlers",
+        "--standalone",
+        "-n",
+        operator.environment["WATCH_NAMESPACES"],
+    ]
     operator.start()
     deploy(replicas=1).until(is_ready)
 
 
 def test_a_setting_out_of_range_is_named_and_stops_the_operator(operator: OperatorProcess) -> None:
-    done = subprocess.run(operator.command, env=operator.environment | {"POLL_TIMEOUT_SECONDS": "-1"}, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(
+        operator.command,
+        env=operator.environment | {"POLL_TIMEOUT_SECONDS": "-1"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
     assert done.returncode == 2
     assert "POLL_TIMEOUT_SECONDS='-1'" in done.stderr
     assert "greater than 0" in done.stderr

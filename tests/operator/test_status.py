@@ -1,0 +1,91 @@
+"""What is written, when, and which events go with it."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from sluice_operator import status
+from sluice_operator.reasons import EventReason
+
+from tests.operator.builders import health, load, observation, pod, service, starting_pod
+
+
+def condition(kind: str, state: str, reason: str, message: str = "") -> dict[str, Any]:
+    return {"type": kind, "status": state, "reason": reason, "message": message}
+
+
+def with_conditions(ready: tuple[str, str], progressing: tuple[str, str], message: str = "m") -> dict[str, Any]:
+    return {
+        "conditions": [condition("Ready", *ready, message), condition("Progressing", *progressing, message)],
+        "load": {"queuedTokens": 1},
+    }
+
+
+SERVING = with_conditions(("True", "Serving"), ("True", "RolledOut"))
+LOADING = with_conditions(("False", "Loading"), ("True", "Loading"))
+FAILED = with_conditions(("False", "ModelLoadFailed"), ("False", "ModelLoadFailed"))
+ROLLING = with_conditions(("False", "RollingOut"), ("True", "RollingOut"))
+
+
+def test_the_status_sums_up_the_pods() -> None:
+    seen = observation(
+        pod("a", says=health(queued_tokens=1234, drain_milliseconds=512.3, service_rate=11_900.0)),
+        pod("b", says=health(queued_tokens=1000, drain_milliseconds=90.0, service_rate=12_345.0)),
+        starting_pod("c"),
+        pod("d", says=health(queued_tokens=9999), is_being_deleted=True),
+    )
+    built = status.build(service(), seen, load(offered_short=8765.0), 3, [])
+    assert built["load"] == {
+        "drainMilliseconds": 510, "queuedTokens": 2200, "serviceRate": 24_000, "offeredRate": 8800,
+    }  # fmt: skip
+    assert (built["replicas"], built["readyReplicas"], built["desiredReplicas"]) == (3, 2, 3)
+    assert built["gates"] == {"open": 2, "closed": 1}
+    assert built["endpoint"] == "minilm.shop.svc:50051"
+
+
+def test_what_is_unknown_is_left_out() -> None:
+    built = status.build(service(), observation(starting_pod()), load(offered_short=None), 1, [])
+    assert "load" not in built
+    assert "model" not in built
+
+
+def test_what_was_known_of_the_model_is_kept_while_nobody_says_it() -> None:
+    before = {"model": {"dimension": 384}, "scaling": {"last": {"to": 2}}}
+    built = status.build(service(), replace(observation(starting_pod()), status=before), load(), 1, [])
+    assert built["model"] == {"dimension": 384}
+    assert built["scaling"] == {"last": {"to": 2}}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "seconds", "is_written"),
+    [
+        (SERVING, SERVING, 1e9, False),
+        ({}, LOADING, 0, True),
+        (LOADING, SERVING, 0, True),
+        (SERVING, SERVING | {"load": {"queuedTokens": 2}}, 1, False),
+        (SERVING, SERVING | {"load": {"queuedTokens": 2}}, 11, True),
+        (LOADING, with_conditions(("False", "Loading"), ("True", "Loading"), "other words"), 1, False),
+        (SERVING, SERVING | {"readyReplicas": 1}, 0, True),
+    ],
+    ids=["same", "first", "transition", "load-soon", "load-late", "words-soon", "count"],
+)
+def test_when_the_status_is_written(before: Any, after: Any, seconds: float, is_written: bool) -> None:
+    assert status.worth_writing(before, after, seconds) is is_written
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ({}, LOADING, []),
+        ({}, SERVING, [(EventReason.BECAME_READY, False)]),
+        (LOADING, SERVING, [(EventReason.BECAME_READY, False)]),
+        (SERVING, SERVING, []),
+        (SERVING, LOADING, [(EventReason.NO_LONGER_READY, True)]),
+        (SERVING, ROLLING, [(EventReason.NO_LONGER_READY, False)]),
+        (LOADING, FAILED, [(EventReason.PROBLEM, True)]),
+        (FAILED, FAILED, []),
+        (SERVING, FAILED, [(EventReason.NO_LONGER_READY, True), (EventReason.PROBLEM, True)]),
+    ],
+)
+def test_one_event_per_transition(before: Any, after: Any, told: list[tuple[EventReason, bool]]) -> None:
+    assert [(e.reason, e.is_warning) for e in status.events(before, after)] == told

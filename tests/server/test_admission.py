@@ -1,0 +1,91 @@
+"""Who is let in, and what those hear who are not."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sluice_server.admission import AdmissionLimits, Admit, Load, Refuse, decide
+from sluice_server.requests import Priority
+
+LIMITS = AdmissionLimits(max_drain_ms=2000, max_queued_tokens=10_000)
+INTERACTIVE, BATCH = Priority.INTERACTIVE, Priority.BATCH
+
+
+def verdict(
+    tokens: int = 100,
+    *,
+    reserved: int = 1000,
+    drain_ms: float | None = 100.0,
+    own_ms: float | None = 10.0,
+    priority: Priority = INTERACTIVE,
+    remaining_ms: float | None = None,
+    limits: AdmissionLimits = LIMITS,
+) -> Admit | Refuse:
+    load = Load(reserved, drain_ms, own_ms)
+    return decide(tokens, load, limits, priority=priority, remaining_ms=remaining_ms)
+
+
+def test_a_short_queue_admits() -> None:
+    assert verdict() == Admit()
+
+
+def test_the_requests_own_size_counts() -> None:
+    assert verdict(drain_ms=1900, own_ms=90) == Admit()
+    refused = verdict(drain_ms=1900, own_ms=110)
+    assert isinstance(refused, Refuse)
+    assert (refused.reason, refused.retry_after_ms) == ("drain_limit", 610)
+    assert "2010 ms to drain, 2000 ms are allowed" in refused.message
+
+
+def test_an_idle_server_takes_what_is_above_its_drain_limit() -> None:
+    assert verdict(50_000, reserved=0, drain_ms=0.0, own_ms=5000) == Admit()
+
+
+def test_the_token_cap_counts_what_is_asked() -> None:
+    assert verdict(9_000, reserved=1_000) == Admit()
+    refused = verdict(9_001, reserved=1_000)
+    assert isinstance(refused, Refuse)
+    assert refused.reason == "token_limit"
+
+
+def test_batch_work_may_fill_half_of_each_limit() -> None:
+    assert verdict(drain_ms=985, priority=BATCH) == Admit()
+    assert isinstance(verdict(drain_ms=995, priority=BATCH), Refuse)
+    assert verdict(drain_ms=995) == Admit()
+
+
+def test_a_deadline_that_cannot_be_met_is_refused_at_once_and_for_good() -> None:
+    assert verdict(remaining_ms=111) == Admit()
+    refused = verdict(remaining_ms=109)
+    assert isinstance(refused, Refuse)
+    assert (refused.reason, refused.retry_after_ms) == ("deadline", None)
+
+
+def test_without_throughput_backpressure_only_the_deadline_refuses() -> None:
+    off = AdmissionLimits(max_drain_ms=None, max_queued_tokens=None)
+    assert verdict(10**6, reserved=10**9, drain_ms=10**6, limits=off) == Admit()
+
+
+def test_an_unknown_drain_time_is_not_taken_for_zero_by_the_token_cap() -> None:
+    assert isinstance(verdict(9_500, drain_ms=None, own_ms=None), Refuse)
+
+
+@given(
+    tokens=st.integers(1, 20_000),
+    reserved=st.integers(0, 20_000),
+    drain_ms=st.floats(0, 10_000),
+    own_ms=st.floats(0, 10_000),
+    remaining_ms=st.none() | st.floats(0, 10_000),
+)
+def test_batch_work_is_never_admitted_where_interactive_work_is_refused(
+    tokens: int, reserved: int, drain_ms: float, own_ms: float, remaining_ms: float | None
+) -> None:
+    values = {"reserved": reserved, "drain_ms": drain_ms, "own_ms": own_ms, "remaining_ms": remaining_ms}
+    if verdict(tokens, **values, priority=BATCH) == Admit():
+        assert verdict(tokens, **values) == Admit()
+
+
+@pytest.mark.parametrize("drain_ms", [2001, 2500, 4000])
+def test_the_longer_the_queue_the_later_the_retry(drain_ms: float) -> None:
+    refused = verdict(drain_ms=drain_ms, own_ms=0.0)
+    assert isinstance(refused, Refuse)
+    assert refused.retry_after_ms == round(drain_ms - 1400)

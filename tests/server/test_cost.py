@@ -1,0 +1,55 @@
+"""How long work takes: seeded by warm-up, corrected by batches, never diluted by idle time."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sluice_server.cost import CostModel, Measurement
+
+from tests.fakes import steady_cost
+
+BOUNDARIES = (16, 64)
+
+
+def test_before_anything_was_measured_every_time_is_unknown() -> None:
+    cost = CostModel(BOUNDARIES)
+    assert cost.seconds(100, 16) is None
+    assert cost.batch_seconds({16: 100}) is None
+    assert cost.full_batch_rate(0.025) is None
+
+
+def test_the_warm_up_tells_fixed_cost_from_the_cost_of_tokens() -> None:
+    cost = CostModel(BOUNDARIES)
+    cost.seed([Measurement(16, 100, 0.015), Measurement(16, 1000, 0.105)])
+    assert cost.fixed_seconds == pytest.approx(0.005)
+    assert cost.batch_seconds({16: 1000}) == pytest.approx(0.105)
+    assert cost.full_batch_rate(0.105) == pytest.approx(1000 / 0.105)
+
+
+def test_small_batches_of_quiet_traffic_do_not_make_the_device_look_slow() -> None:
+    cost = steady_cost(BOUNDARIES, tokens_per_second=10_000, fixed_seconds=0.005)
+    before = cost.full_batch_rate(0.025)
+    for _ in range(500):
+        cost.observe({16: 10}, 0.005 + 10 / 10_000)
+    assert cost.full_batch_rate(0.025) == pytest.approx(before, rel=0.01)
+
+
+def test_a_device_that_slows_down_is_believed_after_some_busy_seconds() -> None:
+    cost = steady_cost(BOUNDARIES, tokens_per_second=10_000)
+    for _ in range(200):
+        cost.observe({16: 500}, 0.1)
+    assert cost.seconds(5000, 16) == pytest.approx(1.0, rel=0.02)
+
+
+def test_a_bucket_without_a_measurement_takes_its_neighbours_rate() -> None:
+    cost = CostModel((16, 32, 512))
+    cost.seed([Measurement(16, 1000, 0.1), Measurement(512, 1000, 0.2)])
+    assert cost.seconds(1000, 32) == cost.seconds(1000, 16)
+
+
+@given(st.lists(st.tuples(st.integers(1, 5000), st.floats(1e-4, 2)), min_size=1, max_size=50))
+def test_the_rate_lies_between_the_slowest_and_the_fastest_batch(batches: list[tuple[int, float]]) -> None:
+    cost = CostModel((16,))
+    for tokens, seconds in batches:
+        cost.observe({16: tokens}, seconds)
+    rates = [tokens / seconds for tokens, seconds in batches]
+    assert min(rates) * 0.999 <= 1 / cost.seconds(1, 16) <= max(rates) * 1.001

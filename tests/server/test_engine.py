@@ -1,0 +1,290 @@
+"""The crank, on a loop of its own with a device that answers when the test says so."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sluice_server.admission import AdmissionLimits
+from sluice_server.backend import Batch, BatchOutput, ModelInfo
+from sluice_server.batcher import BatchLimits
+from sluice_server.cost import Measurement
+from sluice_server.engine import Engine, EngineConfig
+from sluice_server.errors import (
+    BatchFailedError,
+    DeadlineExceededError,
+    DeadlineTooShortError,
+    DrainingError,
+    NotReadyError,
+    OverloadedError,
+    ServerFailedError,
+)
+from sluice_server.requests import PendingRequest, Priority
+from sluice_server.worker import BatchResult
+
+from tests.fakes import NEVER, token_rows
+
+BOUNDARIES = (16, 64)
+INFO = ModelInfo("m", None, 2, 64, 64, 30_000, "float32", "cpu", "packed", "mean", {})
+LIMITS = BatchLimits(max_rows=100, max_tokens=1000, target_seconds=0.02, stale_after_seconds=0.05, mixes_buckets=True)
+
+
+@dataclass(slots=True)
+class Device:
+    """A device that keeps its batches until it is told to answer; a row's embedding is (first id, length)."""
+
+    info = INFO
+    waiting: list[tuple[int, Batch]] = field(default_factory=list)
+    engine: Engine | None = None
+
+    def submit(self, number: int, batch: Batch) -> None:
+        self.waiting.append((number, batch))
+
+    def answer(self, *, error: BatchFailedError | None = None) -> Batch:
+        number, batch = self.waiting.pop(0)
+        firsts = batch.token_ids[np.cumsum(batch.lengths) - batch.lengths]
+        embeddings = np.stack([firsts, batch.lengths], axis=1).astype(np.float32)
+        output = None if error else BatchOutput(embeddings, batch.useful_tokens + 3)
+        assert self.engine is not None
+        self.engine.on_result(number, BatchResult(output, error, 0.0, batch.useful_tokens / 10_000))
+        return batch
+
+
+def new_engine(*, drain_ms: float = 2000) -> tuple[Engine, Device]:
+    device = Device()
+    config = EngineConfig("m", BOUNDARIES, (8, 64), AdmissionLimits(drain_ms, 10_000), None, 1.0)
+    device.engine = Engine(config, device.submit, clock=lambda: asyncio.get_running_loop().time())
+    return device.engine, device
+
+
+def open_gate(engine: Engine, device: Device) -> None:
+    timings = [Measurement(b, tokens, tokens / 10_000) for b in BOUNDARIES for tokens in (10, 1000)]
+    engine.ready(device, "f", timings, LIMITS)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def serving() -> AsyncIterator[tuple[Engine, Device]]:
+    engine, device = new_engine()
+    open_gate(engine, device)
+    yield engine, device
+    assert engine.reserved_tokens == sum(b.useful_tokens for _, b in device.waiting)
+
+
+def ask(engine: Engine, lengths: list[int], *, deadline: float = NEVER) -> asyncio.Task:
+    """A caller, as the APIs are: admitted and queued in one step."""
+
+    async def call() -> PendingRequest:
+        rows = token_rows(lengths)
+        engine.reserve(rows.total_tokens, priority=Priority.INTERACTIVE, deadline=deadline)
+        return await engine.compute(rows, priority=Priority.INTERACTIVE, deadline=deadline)
+
+    return asyncio.create_task(call())
+
+
+async def turn(times: int = 3) -> None:
+    for _ in range(times):
+        await asyncio.sleep(0)
+
+
+async def test_requests_of_one_moment_share_a_batch_and_each_gets_its_own_rows(serving: tuple[Engine, Device]) -> None:
+    engine, device = serving
+    first, second = ask(engine, [3, 20]), ask(engine, [4])
+    await turn()
+    assert len(device.waiting) == 1
+    device.answer()
+    assert (await first).result.tolist() == [[5, 3], [8, 20]]
+    assert (await second).result.tolist() == [[5, 4]]
+
+
+async def test_a_request_larger_than_a_batch_is_put_together_again_in_order(serving: tuple[Engine, Device]) -> None:
+    engine, device = serving
+    lengths = [60, 3, 50, 16, 17] * 8
+    asked = ask(engine, lengths)
+    batches = 0
+    while not asked.done():
+        await turn()
+        device.answer()
+        await turn()
+        batches += 1
+    assert batches > 5
+    starts = 5 + np.cumsum([0, *lengths[:-1]])
+    assert (await asked).result.tolist() == [[float(s), float(n)] for s, n in zip(starts, lengths, strict=True)]
+
+
+async def test_at_most_one_batch_is_prefetched(serving: tuple[Engine, Device]) -> None:
+    engine, device = serving
+    asked = ask(engine, [50] * 40)
+    await turn()
+    assert len(device.waiting) == 2
+    while device.waiting:
+        device.answer()
+        await turn()
+        assert len(device.waiting) <= 2
+    await asked
+
+
+async def test_what_a_cancelled_caller_asked_for_never_reaches_the_device(serving: tuple[Engine, Device]) -> None:
+    engine, device = serving
+    running = ask(engine, [50] * 4)
+    await turn()
+    cancelled = ask(engine, [60] * 30)
+    await turn()
+    queued_before = engine.reserved_tokens
+    cancelled.cancel()
+    await asyncio.gather(cancelled, return_exceptions=True)
+    dropped = queued_before - engine.reserved_tokens
+    assert engine.counters.expired_tokens == dropped > 0
+    computed = 0
+    while device.waiting:
+        computed += device.answer().useful_tokens
+        await turn()
+    await running
+    assert computed == queued_before - dropped
+    assert engine.reserved_tokens == 0
+
+
+async def test_a_deadline_that_passes_in_the_queue_ends_the_call_and_drops_the_work(
+    serving: tuple[Engine, Device],
+) -> None:
+    engine, device = serving
+    blocker = ask(engine, [60] * 20)
+    await turn()
+    late = ask(engine, [10], deadline=asyncio.get_running_loop().time() + 0.2)
+    with pytest.raises(DeadlineExceededError):
+        await late
+    while device.waiting:
+        assert device.answer().useful_tokens % 60 == 0, "the late row is not computed"
+        await turn()
+    await blocker
+
+
+async def test_a_deadline_that_cannot_be_met_is_refused_at_once(serving: tuple[Engine, Device]) -> None:
+    engine, device = serving
+    blocker = ask(engine, [60] * 20)
+    await turn()
+    with pytest.raises(DeadlineTooShortError, match=r"needs about .* ms, .* ms are left"):
+        await ask(engine, [10], deadline=asyncio.get_running_loop().time() + 0.05)
+    while device.waiting:
+        device.answer()
+        await turn()
+    await blocker
+
+
+async def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
+    engine, device = new_engine(drain_ms=100)
+    open_gate(engine, device)
+    kept = ask(engine, [60] * 17)  # an idle server takes it, though it is above the limit
+    await turn()
+    with pytest.raises(OverloadedError) as refused:
+        await ask(engine, [60] * 4)
+    assert refused.value.retry_after_ms is not None
+    assert refused.value.retry_after_ms >= 10
+    assert engine.counters.rejected_tokens == {"drain_limit": 240}
+    assert engine.facts().refusing
+    while device.waiting:
+        device.answer()
+        await turn()
+    await kept
+    assert not engine.facts().refusing
+
+
+async def test_a_failed_batch_fails_its_own_callers_only(serving: tuple[Engine, Device]) -> None:
+    engine, device = serving
+    doomed = ask(engine, [50] * 4)
+    await turn()
+    fine = ask(engine, [50] * 4)
+    await turn()
+    device.answer(error=BatchFailedError("the device failed"))
+    await turn()
+    device.answer()
+    with pytest.raises(BatchFailedError):
+        await doomed
+    assert (await fine).result.shape == (4, 2)
+
+
+async def test_the_drain_estimate_is_what_the_device_needs(serving: tuple[Engine, Device]) -> None:
+    engine, device = serving
+    asked = ask(engine, [50] * 20)
+    await turn()
+    assert engine.drain_ms() == pytest.approx(100, rel=0.1)
+    while device.waiting:
+        device.answer()
+        await turn()
+    await asked
+    assert engine.drain_ms() == 0
+
+
+async def test_before_the_warm_up_and_after_a_failure_callers_hear_why() -> None:
+    engine, device = new_engine()
+    with pytest.raises(NotReadyError, match="not ready yet"):
+        await ask(engine, [3])
+    open_gate(engine, device)
+    caught = ask(engine, [3])
+    await turn()
+    engine.failed("the device fell off the bus")
+    with pytest.raises(ServerFailedError, match="fell off the bus"):
+        await caught
+    with pytest.raises(ServerFailedError, match="fell off the bus"):
+        await ask(engine, [3])
+
+
+async def test_a_draining_server_finishes_what_it_admitted_and_takes_no_more(serving: tuple[Engine, Device]) -> None:
+    engine, device = serving
+    admitted = ask(engine, [3])
+    await turn()
+    engine.begin_drain("the server shuts down")
+    late = ask(engine, [4])  # while the word spreads, work is still taken
+    await turn()
+    engine.stop_accepting()
+    with pytest.raises(DrainingError):
+        await ask(engine, [5])
+    waiting = asyncio.create_task(engine.wait_idle())
+    await turn()
+    assert not waiting.done()
+    while device.waiting:
+        device.answer()
+        await turn()
+    await asyncio.gather(admitted, late)
+    await asyncio.wait_for(waiting, 5)
+
+
+STEPS = st.one_of(
+    st.lists(st.integers(1, 64), min_size=1, max_size=30),
+    st.sampled_from(["answer", "fail", "turn"]),
+    st.integers(0, 20),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps=st.lists(STEPS, max_size=30))
+def test_reserved_tokens_are_those_admitted_and_neither_computed_nor_dropped(steps: list) -> None:
+    """A list asks for rows of these lengths, a word is the device's, a number cancels that caller."""
+
+    async def timeline() -> None:
+        engine, device = new_engine()
+        open_gate(engine, device)
+        asked: list[asyncio.Task] = []
+        for step in steps:
+            match step:
+                case list():
+                    asked.append(ask(engine, step))
+                case "answer" if device.waiting:
+                    device.answer()
+                case "fail" if device.waiting:
+                    device.answer(error=BatchFailedError("x"))
+                case int() if step < len(asked):
+                    asked[step].cancel()
+            await turn()
+            counters = engine.counters
+            assert 0 <= engine.reserved_tokens <= counters.admitted_tokens - counters.computed_tokens
+        while device.waiting:
+            device.answer()
+            await turn()
+        await asyncio.gather(*asked, return_exceptions=True)
+        assert engine.reserved_tokens == 0
+        assert engine.is_idle
+
+    asyncio.run(timeline())
