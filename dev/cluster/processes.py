@@ -12,9 +12,6 @@ from pathlib import Path
 
 from dev.console import DevError, step, wait_until
 
-# Daemons outlive this program. Kept here, or Python warns that nobody waits for them.
-_STARTED: list[subprocess.Popen[bytes]] = []
-
 
 @dataclass(frozen=True, slots=True)
 class Daemon:
@@ -144,7 +141,8 @@ class Processes:
                 start_new_session=True, env={**os.environ, **daemon.environment}, pass_fds=daemon.handed_over,
                 preexec_fn=lambda: _record_self(record, fingerprint),  # noqa: PLW1509
             )  # fmt: skip
-        _STARTED.append(process)
+        # The daemon outlives this program: nobody waits for it, and Python need not warn of that.
+        process.returncode = 0
 
 
 def start_time(pid: int) -> int | None:

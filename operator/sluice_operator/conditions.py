@@ -3,14 +3,16 @@
 The first row that holds decides. "Enough" is the number of pods that the spec asks for, or minReplicas where
 the operator decides it, so that adding pods does not make a serving service unready.
 
-Ready            asked for no pods                                   False ScaledToZero
+Ready            the operator cannot make a child what it should be  False its reason
+                 asked for no pods                                   False ScaledToZero
                  nothing of an earlier spec left, enough are ready   True  Serving
                  something is wrong                                  False its reason
                  pods of an earlier spec are left                    False RollingOut
                  otherwise                                           False how far the pods are
 Available        a pod is ready, whatever its spec                   True  Serving
                  otherwise                                           False Ready's reason
-Progressing      something is wrong and not all pods are ready       False its reason
+Progressing      the operator cannot make a child what it should be  False its reason
+                 something is wrong and not all pods are ready       False its reason
                  all pods are of this spec and ready                 True  RolledOut
                  otherwise                                           True  RollingOut, Scaling, or how far the pods are
 ModelLoaded      a pod of this spec has computed                     True  Loaded
@@ -62,7 +64,10 @@ class Facts:
     """Pods of the current spec."""
     outdated: int
     """Pods of an earlier spec."""
+    blocked: Trouble | None
+    """What keeps the operator itself from acting."""
     trouble: Trouble | None
+    """The worst of what is wrong, what keeps the operator from acting first."""
 
     @property
     def current_ready(self) -> int:
@@ -76,19 +81,22 @@ class Facts:
 
 
 def gather(
-    observation: Observation, *, template_hash: str | None, desired: int, enough: int, trouble: Trouble | None
+    observation: Observation, *, template_hash: str | None, desired: int, enough: int, blocked: Trouble | None
 ) -> Facts:
-    """The facts of the table. `trouble` is what keeps the operator itself from acting, and comes first."""
+    """The facts of the table."""
     live = observation.live_pods
     current = tuple(p for p in live if p.template_hash == template_hash)
     rollout = observation.rollout
+    # What a Deployment says of an earlier spec, or before its controller has looked again, is no news.
+    speaks = rollout is not None and rollout.is_current and rollout.template_hash == template_hash
     return Facts(
         desired=desired,
         enough=enough,
         ready=sum(p.is_ready for p in live),
         current=current,
         outdated=len(live) - len(current),
-        trouble=trouble or _worst(current) or (rollout.trouble if rollout is not None else None),
+        blocked=blocked,
+        trouble=blocked or _worst(current) or (rollout.trouble if rollout is not None and speaks else None),
     )
 
 
@@ -100,6 +108,8 @@ def decide(facts: Facts, scaling: Condition) -> list[Condition]:
 def ready(facts: Facts) -> Condition:
     """Whether the service serves as specified."""
     kind, so_many = ConditionType.READY, f"{facts.ready} of {facts.desired} pods receive traffic"
+    if facts.blocked is not None:
+        return Condition(kind, holds=False, reason=facts.blocked.reason, message=facts.blocked.message)
     if facts.desired == 0:
         return Condition(kind, holds=False, reason=Reason.SCALED_TO_ZERO, message="spec.replicas is 0")
     if facts.outdated == 0 and facts.current_ready >= facts.enough:
@@ -124,7 +134,7 @@ def available(facts: Facts) -> Condition:
 def progressing(facts: Facts) -> Condition:
     """Whether the world moves towards the spec, or is there."""
     kind = ConditionType.PROGRESSING
-    if facts.trouble is not None and not facts.is_complete:
+    if facts.trouble is not None and (facts.blocked is not None or not facts.is_complete):
         return Condition(kind, holds=False, reason=facts.trouble.reason, message=facts.trouble.message)
     if facts.is_complete:
         message = f"all {facts.desired} pods run the current spec"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 import aiohttp
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sluice_operator import metrics
 from sluice_operator.values import Health
 
 if TYPE_CHECKING:
@@ -106,6 +107,9 @@ class HealthClient:
         """What each pod that can be asked answers, by pod uid; pods without a usable answer are left out."""
         asked = [pod for pod in pods if pod.ip is not None and pod.is_running]
         answers = await asyncio.gather(*(self._ask(pod) for pod in asked))
+        heard = sum(health is not None for health in answers)
+        metrics.POLLS.labels(outcome="ok").inc(heard)
+        metrics.POLLS.labels(outcome="failed").inc(len(answers) - heard)
         return {pod.uid: health for pod, health in zip(asked, answers, strict=True) if health is not None}
 
     async def _ask(self, pod: Pod) -> Health | None:
@@ -116,7 +120,7 @@ class HealthClient:
                 async with self._session.get(url, timeout=self._timeout, allow_redirects=False) as response:
                     return parse(json.loads(await _bounded_body(response), parse_constant=_no_constant))
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                log.debug("pod %s did not answer %s: %s", pod.name, url, error or type(error).__name__)
+                log.debug("pod %s did not answer %s: %s", pod.name, url, str(error) or type(error).__name__)
             except (ValidationError, ValueError, RecursionError) as error:
                 log.warning("pod %s answered %s with something that is not /health: %s", pod.name, url, error)
         return None

@@ -176,7 +176,7 @@ class Kube:
             raise KubeError(error.status, _said(error)) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             metrics.KUBE_ERRORS.labels(code="none").inc()
-            raise KubeError(None, f"{method.upper()} {path}: {error or type(error).__name__}") from error
+            raise KubeError(None, f"{method.upper()} {path}: {str(error) or type(error).__name__}") from error
         return answer
 
 

@@ -68,9 +68,10 @@ def pod(body: Json) -> Pod:
 
 def rollout(body: Json) -> Rollout:
     """What the Deployment controller says."""
-    status = body.get("status", {})
+    status, template = body.get("status", {}), body["spec"]["template"]
     return Rollout(
         is_current=status.get("observedGeneration", 0) >= body["metadata"].get("generation", 0),
+        template_hash=(template["metadata"].get("annotations") or {}).get(TEMPLATE_HASH),
         requested_replicas=body["spec"].get("replicas", 1),
         replicas=status.get("replicas", 0),
         updated_replicas=status.get("updatedReplicas", 0),

@@ -130,7 +130,7 @@ def _status(
     observation: Observation,
     load: Load,
     count: ScalingDecision,
-    trouble: Trouble | None,
+    blocked: Trouble | None,
     wanted: list[Json],
 ) -> Json:
     deployment = next((m for m in wanted if m["kind"] == "Deployment"), None)
@@ -139,7 +139,7 @@ def _status(
         template_hash=None if deployment is None else pod_template.template_hash(deployment["spec"]["template"]),
         desired=count.replicas,
         enough=min(service.spec.fewest_replicas, count.replicas),
-        trouble=trouble,
+        blocked=blocked,
     )
     how_many = Condition(
         ConditionType.SCALING_ACTIVE, count.is_active, count.reason, f"{count.replicas} pods: {count.message}"

@@ -78,6 +78,8 @@ class Rollout:
 
     is_current: bool
     """Whether the controller has seen the latest Deployment."""
+    template_hash: str | None
+    """The version of the spec that it rolls out."""
     requested_replicas: int
     replicas: int
     updated_replicas: int

@@ -103,7 +103,7 @@ def starting_pod(name: str = "minilm-a", **fields: Any) -> Pod:
 def rollout(replicas: int = 1, **fields: Any) -> Rollout:
     """A Deployment that is what it should be."""
     seen = Rollout(
-        is_current=True, requested_replicas=replicas, replicas=replicas, updated_replicas=replicas,
+        is_current=True, template_hash="current", requested_replicas=replicas, replicas=replicas, updated_replicas=replicas,
         ready_replicas=replicas, trouble=None,
     )  # fmt: skip
     return replace(seen, **fields)

@@ -15,17 +15,17 @@ SCALING = Condition(ConditionType.SCALING_ACTIVE, holds=False, reason=Reason.FIX
 
 
 def told(
-    seen: Observation, *, desired: int | None = None, enough: int | None = None, trouble: Trouble | None = None
+    seen: Observation, *, desired: int | None = None, enough: int | None = None, blocked: Trouble | None = None
 ) -> dict[str, tuple[bool, Reason]]:
     number = len(seen.live_pods) if desired is None else desired
     facts = conditions.gather(
-        seen, template_hash="current", desired=number, enough=number if enough is None else enough, trouble=trouble
+        seen, template_hash="current", desired=number, enough=number if enough is None else enough, blocked=blocked
     )
     return {str(c.type): (c.holds, c.reason) for c in conditions.decide(facts, SCALING)}
 
 
 def message(seen: Observation, kind: str, desired: int = 1) -> str:
-    facts = conditions.gather(seen, template_hash="current", desired=desired, enough=desired, trouble=None)
+    facts = conditions.gather(seen, template_hash="current", desired=desired, enough=desired, blocked=None)
     return next(c.message for c in conditions.decide(facts, SCALING) if c.type == kind)
 
 
@@ -126,10 +126,24 @@ def test_pods_that_are_not_created_are_told_from_the_deployment() -> None:
     assert told(observation(rollout=stuck), desired=1)["Progressing"] == (False, Reason.PODS_NOT_CREATED)
 
 
+@pytest.mark.parametrize("stale", [{"is_current": False}, {"template_hash": "old"}])
+def test_what_a_deployment_says_of_an_earlier_spec_is_no_news(stale: dict[str, Any]) -> None:
+    late = rollout(1, trouble=Trouble(Reason.PROGRESS_DEADLINE_EXCEEDED, "too long"), **stale)
+    assert told(observation(rollout=late), desired=1)["Progressing"] == (True, Reason.NO_PODS)
+
+
 def test_the_operators_own_trouble_comes_first() -> None:
     own = Trouble(Reason.NAME_CONFLICT, "Service minilm belongs to someone else")
     failed = starting_pod(says=health("failed"))
-    assert told(observation(failed), trouble=own)["Ready"] == (False, Reason.NAME_CONFLICT)
+    assert told(observation(failed), blocked=own)["Ready"] == (False, Reason.NAME_CONFLICT)
+
+
+def test_a_service_whose_address_is_not_its_own_is_not_ready_though_its_pods_are() -> None:
+    own = Trouble(Reason.NAME_CONFLICT, "Service minilm belongs to someone else")
+    seen = told(observation(pod(says=health())), blocked=own)
+    assert seen["Ready"] == (False, Reason.NAME_CONFLICT)
+    assert seen["Progressing"] == (False, Reason.NAME_CONFLICT)
+    assert seen["Available"] == (True, Reason.SERVING)
 
 
 def test_no_pods_are_asked_for() -> None:

@@ -73,7 +73,7 @@ def test_where_the_server_finds_its_model(uri: str, path: str, claim: str | None
 def test_every_field_of_the_spec_reaches_the_server() -> None:
     wanted = service(
         model={
-            "uri": "hf://o/m", "revision": "v1", "dtype": "bfloat16", "quantization": "int8", "pooling": "cls",
+            "uri": "hf://o/m", "revision": "v1", "dtype": "bfloat16", "quantization": "none", "pooling": "cls",
             "excludeTokens": ["[query]", "[title]"], "maxInputTokens": 128,
             "credentialsSecretRef": {"name": "hub"},
         },
@@ -89,7 +89,7 @@ def test_every_field_of_the_spec_reaches_the_server() -> None:
     )  # fmt: skip
     seen = environment_of(wanted)
     expected = {
-        "MODEL_PATH": "hf://o/m", "MODEL_REVISION": "v1", "DTYPE": "bfloat16", "QUANTIZATION": "int8", "POOLING": "cls",
+        "MODEL_PATH": "hf://o/m", "MODEL_REVISION": "v1", "DTYPE": "bfloat16", "QUANTIZATION": "none", "POOLING": "cls",
         "EXCLUDE_TOKENS": "[query],[title]", "MAX_INPUT_TOKENS": "128", "DEVICE": "cuda", "LAYOUT": "packed",
         "BUCKETS": "16,64", "BATCH_SIZES": "4,8", "MAX_BATCH_SIZE": "8", "MAX_TOKENS_PER_BATCH": "4096",
         "DEADLINE_WAIT_MS": "7", "BACKPRESSURE_THROUGHPUT_ENABLED": "false", "BACKPRESSURE_MAX_DRAIN_MS": "900",

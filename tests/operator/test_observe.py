@@ -91,7 +91,7 @@ def test_what_passes_by_waiting_is_no_trouble(status: dict[str, Any]) -> None:
 def deployment(generation: int = 1, observed: int = 1, conditions: Any = ()) -> dict[str, Any]:
     return {
         "metadata": {"generation": generation},
-        "spec": {"replicas": 3},
+        "spec": {"replicas": 3, "template": {"metadata": {"annotations": {"sluice.dev/template-hash": "h"}}}},
         "status": {"observedGeneration": observed, "replicas": 2, "updatedReplicas": 1, "conditions": list(conditions)},
     }
 

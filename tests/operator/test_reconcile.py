@@ -54,6 +54,13 @@ def test_an_applied_service_becomes_ready_and_says_so(operator: OperatorProcess,
     assert service.child("pdb")["spec"]["maxUnavailable"] == 1
 
 
+def test_a_namespace_may_enforce_the_restricted_standard(
+    operator: OperatorProcess, deploy: Deploy, kubectl: Kubectl
+) -> None:
+    kubectl.run("label", "namespace", kubectl.namespace, "pod-security.kubernetes.io/enforce=restricted")
+    deploy(replicas=1).until(is_ready)
+
+
 def test_the_table_of_kubectl_get(operator: OperatorProcess, deploy: Deploy) -> None:
     service = deploy(replicas=1)
     service.until(is_ready)

@@ -66,17 +66,22 @@ class TorchBackend:
 
     def _padded(self, batch: Batch) -> BatchOutput:
         """(rows, bucket): rows rounded up with dummies, so that shapes repeat."""
-        count = len(batch.lengths)
-        ids = np.full((batch.rows, batch.bucket), self._pad_id, dtype=np.int64)
-        real = np.arange(batch.bucket)[None, :] < batch.lengths[:, None]
+        count, width = len(batch.lengths), min(batch.bucket, self.info.max_position_tokens)
+        ids = np.full((batch.rows, width), self._pad_id, dtype=np.int64)
+        real = np.arange(width)[None, :] < batch.lengths[:, None]
         ids[:count][real] = batch.token_ids
-        # A dummy row attends to one token: an empty one would make NaN.
+        # A dummy row attends to one token: one that attends to none would make NaN.
         lengths = np.ones(batch.rows, dtype=np.int64)
         lengths[:count] = batch.lengths
         on_device = torch.from_numpy(ids).to(self.info.device)
         row_lengths = torch.from_numpy(lengths).to(self.info.device)
-        mask = torch.arange(batch.bucket, device=self.info.device)[None, :] < row_lengths[:, None]
-        states = self._model(input_ids=on_device, attention_mask=mask.long()).last_hidden_state
+        places = torch.arange(width, device=self.info.device)[None, :]
+        # Told, not left to the model: RoBERTa would guess them from the ids.
+        states = self._model(
+            input_ids=on_device,
+            position_ids=(places + self._first_position).expand(batch.rows, -1),
+            attention_mask=(places < row_lengths[:, None]).long(),
+        ).last_hidden_state
         rows = self._pooling.rectangle(states, on_device, row_lengths)[:count]
         return BatchOutput(rows.cpu().numpy(), ids.size)
 

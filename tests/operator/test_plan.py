@@ -1,0 +1,187 @@
+"""The decision as a whole: what is done about what was seen."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from sluice_operator import drift, manifests, observe, plan
+from sluice_operator.plan import Memory, Plan
+from sluice_operator.reasons import EventReason
+from sluice_operator.spec import EmbeddingService
+from sluice_operator.values import Child, Observation, Trouble
+
+from tests.operator.builders import health, load, observation, pod, rollout, service, starting_pod
+
+IMAGE = "sluice-server:1"
+Children = dict[tuple[str, str], Child]
+
+
+def live_children(wanted: EmbeddingService, replicas: int) -> Children:
+    """Every child as the API server holds it after an apply."""
+    bodies = manifests.children(wanted, image=IMAGE, replicas=replicas)
+    return {drift.key_of(b): observe.child(b, wanted.name, wanted.uid) for b in bodies}
+
+
+def decide(
+    wanted: EmbeddingService,
+    seen: Observation,
+    *,
+    children: Children | None = None,
+    image: str | None = IMAGE,
+    memory: Memory | None = None,
+    **load_fields: Any,
+) -> Plan:
+    there = {} if children is None else children
+    applied = {key: drift.record(child.body, child.body) for key, child in there.items()}
+    return plan.decide(
+        wanted,
+        seen,
+        load=load(**load_fields),
+        children=there,
+        applied=applied,
+        memory=memory or Memory(),
+        default_image=image,
+    )
+
+
+def current(wanted: EmbeddingService) -> str:
+    deployment = manifests.deployment(wanted, IMAGE, 1)
+    return str(deployment["spec"]["template"]["metadata"]["annotations"]["sluice.dev/template-hash"])
+
+
+def ready_pods(wanted: EmbeddingService, number: int) -> list[Any]:
+    return [pod(f"p{i}", says=health(), template_hash=current(wanted)) for i in range(number)]
+
+
+def conditions_of(made: Plan) -> dict[str, str]:
+    assert made.status is not None
+    return {c["type"]: c["reason"] for c in made.status["conditions"]}
+
+
+def test_a_new_service_is_given_everything_it_needs() -> None:
+    made = decide(service(replicas=2), observation(rollout=None))
+    assert [a.key for a in made.apply] == [
+        ("Service", "minilm"), ("Service", "minilm-headless"), ("Deployment", "minilm"), ("PodDisruptionBudget", "minilm"),
+    ]  # fmt: skip
+    assert {a.cause for a in made.apply} == {"missing"}
+    assert conditions_of(made)["Ready"] == "NoPods"
+    assert made.events == []
+
+
+def test_a_steady_service_is_left_alone() -> None:
+    wanted = service(replicas=2)
+    seen = observation(*ready_pods(wanted, 2))
+    first = decide(wanted, seen, children=live_children(wanted, 2))
+    assert first.status is not None
+    steady = decide(wanted, replace(seen, status=first.status), children=live_children(wanted, 2))
+    assert (steady.gates, steady.apply, steady.delete, steady.status, steady.events) == ([], [], [], None, [])
+
+
+def test_a_pod_that_begins_to_serve_is_opened() -> None:
+    wanted = service()
+    made = decide(wanted, observation(starting_pod(says=health())), children=live_children(wanted, 1))
+    assert [(g.pod_name, g.opens) for g in made.gates] == [("minilm-a", True)]
+
+
+def test_a_budget_that_is_no_longer_wanted_is_deleted() -> None:
+    wanted = service(replicas=1)
+    made = decide(wanted, observation(*ready_pods(wanted, 1)), children=live_children(service(replicas=2), 1))
+    assert [(c.kind, c.name) for c in made.delete] == [("PodDisruptionBudget", "minilm")]
+
+
+def test_an_object_of_someone_else_is_neither_applied_nor_deleted() -> None:
+    wanted = service(replicas=1)
+    children = live_children(service(replicas=2), 1)
+    for kind in ("Service", "PodDisruptionBudget"):
+        children[kind, "minilm"] = replace(children[kind, "minilm"], is_ours=False, owner="someone else")
+    made = decide(wanted, observation(*ready_pods(wanted, 1)), children=children)
+    assert ("Service", "minilm") not in {a.key for a in made.apply}
+    assert made.delete == []
+    assert conditions_of(made)["Progressing"] == "NameConflict"
+
+
+def test_without_an_image_nothing_is_made_and_the_reason_is_said() -> None:
+    made = decide(service(), observation(rollout=None), image=None)
+    assert made.apply == []
+    assert conditions_of(made)["Ready"] == "NoServerImage"
+    assert [e.reason for e in made.events] == [EventReason.PROBLEM]
+
+
+def test_without_an_image_what_serves_is_not_torn_down() -> None:
+    wanted = service(replicas=2)
+    made = decide(wanted, observation(*ready_pods(wanted, 2)), children=live_children(wanted, 2), image=None)
+    assert (made.apply, made.delete) == ([], [])
+
+
+def test_what_was_refused_is_not_sent_again_and_still_said() -> None:
+    from sluice_operator.reasons import Reason
+
+    seen = observation(rollout=None, apply_trouble=Trouble(Reason.APPLY_FAILED, "unknown field"))
+    made = decide(service(), seen, memory=Memory(may_apply=False))
+    assert made.apply == []
+    assert conditions_of(made)["Progressing"] == "ApplyFailed"
+
+
+def test_a_changed_model_is_rolled_out_and_told() -> None:
+    before, after = service(replicas=2), service(replicas=2, model={"uri": "hf://o/other"})
+    made = decide(after, observation(*ready_pods(before, 2)), children=live_children(before, 2))
+    assert [(a.key, a.cause) for a in made.apply] == [(("Deployment", "minilm"), "spec")]
+    assert EventReason.ROLLOUT_STARTED in {e.reason for e in made.events}
+    assert conditions_of(made)["Progressing"] == "RollingOut"
+
+
+def test_a_changed_number_of_pods_is_told_with_its_reason_and_is_no_rollout() -> None:
+    before, after = service(replicas=2), service(replicas=3)
+    made = decide(after, observation(*ready_pods(before, 2)), children=live_children(before, 2))
+    scaled = [e for e in made.events if e.reason is EventReason.SCALED]
+    assert [e.note for e in scaled] == ["2 → 3 pods: scaling.mode is Off"]
+    assert EventReason.ROLLOUT_STARTED not in {e.reason for e in made.events}
+    assert made.status is not None
+    assert made.status["scaling"]["last"] | {"time": ""} == {
+        "from": 2,
+        "to": 3,
+        "reason": "scaling.mode is Off",
+        "time": "",
+    }
+
+
+def test_measured_load_adds_pods() -> None:
+    wanted = service(scaling={"mode": "Internal"})
+    made = decide(
+        wanted, observation(*ready_pods(wanted, 1)), children=live_children(wanted, 1),
+        offered_short=24_000.0, offered_long=24_000.0,
+    )  # fmt: skip
+    deployment = next(a.manifest for a in made.apply if a.key[0] == "Deployment")
+    assert deployment["spec"]["replicas"] == 4
+    assert conditions_of(made)["ScalingActive"] == "Measured"
+
+
+def test_the_number_of_pods_is_kept_when_nothing_can_be_measured() -> None:
+    wanted = service(scaling={"mode": "Internal"})
+    seen = observation(*[replace(p, report=None) for p in ready_pods(wanted, 3)], rollout=rollout(3))
+    made = decide(wanted, seen, children=live_children(wanted, 3), fresh_pods=0, asked_pods=3)
+    assert made.apply == []
+    assert made.status is not None
+    assert made.status["desiredReplicas"] == 3
+    assert conditions_of(made)["ScalingActive"] == "MetricsStale"
+
+
+@pytest.mark.parametrize(
+    ("cause", "change"),
+    [("drift", {"spec": {"x": 1}}), ("deleted", None)],
+)
+def test_drift_is_put_right_and_told(cause: str, change: dict[str, Any] | None) -> None:
+    wanted = service(replicas=1)
+    children = live_children(wanted, 1)
+    applied = {key: drift.record(child.body, child.body) for key, child in children.items()}
+    key = ("Service", "minilm")
+    if change is None:
+        del children[key]
+    else:
+        children[key] = replace(children[key], body=children[key].body | change)
+    made = plan.decide(
+        wanted, observation(*ready_pods(wanted, 1)), load=load(), children=children, applied=applied,
+        memory=Memory(), default_image=IMAGE,
+    )  # fmt: skip
+    assert [(a.key, a.cause) for a in made.apply] == [(key, "drift")]
+    assert EventReason.CHILD_RESTORED in {e.reason for e in made.events}
