@@ -79,7 +79,7 @@ lint-style: venv
 
 .PHONY: lint-types
 lint-types: venv
-	$(BIN)/mypy client/sluice_client server/sluice_server operator/sluice_operator dev
+	$(BIN)/mypy client/sluice_client server/sluice_server operator/sluice_operator dev bench
 
 .PHONY: lint-layers
 lint-layers: venv

@@ -64,7 +64,8 @@ def decide(
 ) -> Admit | Refuse:
     """Admits a request if it would be computed in time and within the limits.
 
-    An idle server takes whatever a request may hold, so that no valid request is refused for ever.
+    An idle server takes whatever a request may hold, whatever it expects: no valid request is refused for
+    ever, and an estimate that is far too long is corrected by the work that it would else have refused.
 
     Args:
         tokens: Of the request, estimated where it holds texts.
@@ -73,6 +74,8 @@ def decide(
         priority: Batch work may fill half of each limit.
         remaining_ms: Until the caller's deadline; None where there is none.
     """
+    if load.reserved_tokens == 0:
+        return Admit()
     completion_ms = None if load.drain_ms is None or load.own_ms is None else load.drain_ms + load.own_ms
     if remaining_ms is not None and completion_ms is not None and completion_ms > remaining_ms:
         return Refuse(
@@ -80,8 +83,6 @@ def decide(
             f"needs about {completion_ms:.0f} ms, {remaining_ms:.0f} ms are left of the deadline",
             None,
         )
-    if load.reserved_tokens == 0:
-        return Admit()
     share = _BATCH_SHARE if priority is Priority.BATCH else 1.0
     if limits.max_drain_ms is not None and completion_ms is not None and completion_ms > share * limits.max_drain_ms:
         return Refuse(

@@ -40,6 +40,10 @@ def test_an_idle_server_takes_what_is_above_its_drain_limit() -> None:
     assert verdict(50_000, reserved=0, drain_ms=0.0, own_ms=5000) == Admit()
 
 
+def test_an_idle_server_learns_from_work_that_it_expects_to_be_late() -> None:
+    assert verdict(reserved=0, drain_ms=0.0, own_ms=150_000, remaining_ms=60_000) == Admit()
+
+
 def test_the_token_cap_counts_what_is_asked() -> None:
     assert verdict(9_000, reserved=1_000) == Admit()
     refused = verdict(9_001, reserved=1_000)
