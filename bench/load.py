@@ -54,7 +54,8 @@ class Generator:
         self._channels = [
             grpc.aio.insecure_channel(target, options=[("bench.connection", place)]) for place in range(_CONNECTIONS)
         ]
-        self._calls = [embeddings_pb2_grpc.EmbeddingsStub(channel).Embed for channel in self._channels]
+        stubs = [embeddings_pb2_grpc.EmbeddingsStub(c) for c in self._channels]  # type: ignore[no-untyped-call]
+        self._calls = [stub.Embed for stub in stubs]
         self.answers: list[Answer] = []
 
     async def closed_loop(self, made: Sequence[pb.EmbedRequest], *, clients: int, seconds: float) -> None:
