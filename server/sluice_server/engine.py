@@ -21,6 +21,7 @@ from sluice_server.batcher import BatchLimits, next_batch
 from sluice_server.buckets import Buckets
 from sluice_server.cost import CostModel, Measurement
 from sluice_server.counters import Counters
+from sluice_server.drain import drain_seconds
 from sluice_server.errors import (
     DeadlineExceededError,
     DeadlineTooShortError,
@@ -30,6 +31,7 @@ from sluice_server.errors import (
     ServerFailedError,
     SluiceError,
 )
+from sluice_server.flight import Flight, Underway, tokens_by_bucket
 from sluice_server.health import BusyWindow, Phase
 from sluice_server.requests import BatchPlan, PendingRequest, Priority, TokenRows, Wait
 from sluice_server.worker import MAX_PENDING, BatchResult
@@ -56,13 +58,6 @@ class EngineConfig:
     admission: AdmissionLimits
     latency_gate: LatencyGate | None
     latency_window_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class _InFlight:
-    plan: BatchPlan
-    tokens_by_bucket: dict[int, int]
-    expected_seconds: float
 
 
 class Engine:
@@ -96,8 +91,7 @@ class Engine:
         self._busy = BusyWindow()
         self._reserved_tokens = 0
         self._pending: set[PendingRequest] = set()
-        self._in_flight: dict[int, _InFlight] = {}
-        self._running_since: float | None = None
+        self._flight = Flight()
         self._serving_since: float | None = None
         self._last_forward_at: float | None = None
         self._batches_submitted = 0
@@ -208,10 +202,9 @@ class Engine:
 
     def on_result(self, number: int, result: BatchResult) -> None:
         """A batch is done: delivers it, learns from it, and turns the crank."""
-        done = self._in_flight.pop(number)
         now = self._clock()
+        done = self._flight.pop(number, now)
         self._reserved_tokens -= done.plan.tokens
-        self._running_since = now if self._in_flight else None
         self._busy.add(result.started_at, result.started_at + result.busy_seconds)
         if result.output is None:
             for part in done.plan.slices:
@@ -244,19 +237,14 @@ class Engine:
         """Time until everything reserved is computed; None before anything was measured."""
         if self._limits is None:
             return None
-        seconds = self._in_flight_seconds()
-        in_flight_tokens = sum(one.plan.tokens for one in self._in_flight.values())
-        queued = 0
-        for bucket in self._buckets:
-            if bucket.queued_tokens:
-                queued += bucket.queued_tokens
-                seconds += self.cost.seconds(bucket.queued_tokens, bucket.max_tokens) or 0.0
-        # Texts that are still being tokenized are reserved, but in no bucket yet.
-        unsorted = self._reserved_tokens - in_flight_tokens - queued
-        rate = self.service_rate()
-        if rate:
-            seconds += unsorted / rate + self.cost.fixed_seconds * self._batches(queued)
-        return 1000 * seconds
+        return 1000 * drain_seconds(
+            buckets=self._buckets,
+            flight=self._flight,
+            reserved_tokens=self._reserved_tokens,
+            cost=self.cost,
+            limits=self._limits,
+            now=self._clock(),
+        )
 
     def facts(self) -> health.Facts:
         """For /health, at this moment."""
@@ -269,7 +257,7 @@ class Engine:
             version=__version__,
             model_uri=self._config.model_uri,
             queued_tokens=self._reserved_tokens,
-            pending_batches=len(self._in_flight),
+            pending_batches=len(self._flight),
             counters=self.counters,
             refusing=self._would_refuse(),
             drain_ms=self.drain_ms(),
@@ -290,12 +278,12 @@ class Engine:
 
     def running_seconds(self) -> float:
         """How long the batch on the device has been there; 0 where there is none."""
-        return 0.0 if self._running_since is None else self._clock() - self._running_since
+        return self._flight.running_seconds(self._clock())
 
     @property
     def is_idle(self) -> bool:
         """Nothing is reserved, queued or running."""
-        return not self._pending and not self._in_flight and self._reserved_tokens == 0
+        return not self._pending and not len(self._flight) and self._reserved_tokens == 0
 
     # --- inside ---------------------------------------------------------------------------------
 
@@ -386,23 +374,18 @@ class Engine:
     def _feed_device(self) -> None:
         if self._limits is None:
             return
-        while len(self._in_flight) < MAX_PENDING:
-            plan = next_batch(self._buckets, self._limits, self.cost, self._clock(), device_idle=not self._in_flight)
+        while len(self._flight) < MAX_PENDING:
+            plan = next_batch(self._buckets, self._limits, self.cost, self._clock(), device_idle=not len(self._flight))
             if isinstance(plan, Wait):
                 self._arm_timer(plan.until)
                 return
             self._start(plan)
 
     def _start(self, plan: BatchPlan) -> None:
-        tokens_by_bucket: dict[int, int] = {}
-        for part in plan.slices:
-            tokens_by_bucket[part.bucket] = tokens_by_bucket.get(part.bucket, 0) + part.tokens
-        expected = self.cost.batch_seconds(tokens_by_bucket) or 0.0
+        tokens = tokens_by_bucket(plan)
         number = self._batches_submitted
         self._batches_submitted += 1
-        if not self._in_flight:
-            self._running_since = self._clock()
-        self._in_flight[number] = _InFlight(plan, tokens_by_bucket, expected)
+        self._flight.add(number, Underway(plan, tokens, self.cost.batch_seconds(tokens) or 0.0), self._clock())
         self._submit(number, assemble(plan, self._config.batch_sizes))
 
     def _arm_timer(self, until: float | None) -> None:
@@ -412,19 +395,6 @@ class Engine:
         if until is not None:
             delay = max(0.0, until - self._clock())
             self._timer = asyncio.get_running_loop().call_later(delay, self._turn)
-
-    def _in_flight_seconds(self) -> float:
-        expected = [one.expected_seconds for one in self._in_flight.values()]
-        if not expected or self._running_since is None:
-            return 0.0
-        elapsed = self._clock() - self._running_since
-        return max(0.0, expected[0] - elapsed) + sum(expected[1:])
-
-    def _batches(self, tokens: int) -> int:
-        """How many batches so many queued tokens make."""
-        assert self._limits is not None
-        per_batch = max(1, self.cost.tokens_within(self._limits.target_seconds, self._config.boundaries[-1]))
-        return -(-tokens // min(per_batch, self._limits.max_tokens))
 
 
 def _refusal(reason: str, message: str, retry_after_ms: int | None) -> OverloadedError:

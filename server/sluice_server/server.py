@@ -17,6 +17,7 @@ from sluice_server.http.server import HttpServer
 from sluice_server.metrics import Metrics
 from sluice_server.model.config import LoadedModel, ModelConfig
 from sluice_server.rpc.server import GrpcServer
+from sluice_server.security import read_tls_files
 from sluice_server.serving import EmbeddingService
 from sluice_server.settings import Settings
 from sluice_server.validation import RequestLimits
@@ -63,8 +64,12 @@ class Server:
             self.service,
             max_message_bytes=settings.max_message_bytes,
             max_connection_age_seconds=settings.max_connection_age_seconds,
+            tls=read_tls_files(settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file),
+            token=_secret(settings),
         )
-        http_server = HttpServer(self.service, self.metrics, max_body_bytes=settings.max_message_bytes)
+        http_server = HttpServer(
+            self.service, self.metrics, max_body_bytes=settings.max_message_bytes, token=_secret(settings)
+        )
         self.http_port = await http_server.start(settings.grpc_host, settings.http_health_port)
         self.grpc_port = await grpc_server.start(f"{settings.grpc_host}:{settings.grpc_port}")
         logger.info("listening", extra={"grpc_port": self.grpc_port, "http_port": self.http_port})
@@ -182,6 +187,10 @@ def model_config(settings: Settings) -> ModelConfig:
         max_input_tokens=settings.max_input_tokens,
         trust_remote_code=settings.trust_remote_code,
     )
+
+
+def _secret(settings: Settings) -> str | None:
+    return settings.api_token.get_secret_value() if settings.api_token else None
 
 
 async def serve(settings: Settings, load: Loader) -> None:

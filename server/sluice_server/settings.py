@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 CONTROL_TOKENS = (
@@ -87,6 +87,10 @@ class Settings(BaseSettings):
     http_health_port: Port = Field(
         8001, description="HTTP: probes, /health, /metrics, /v1/embeddings; 0 takes a free one."
     )
+    tls_cert_file: str | None = Field(None, description="PEM of the server's certificate chain; gRPC then speaks TLS.")
+    tls_key_file: str | None = Field(None, description="PEM of the server's private key.")
+    tls_client_ca_file: str | None = Field(None, description="PEM of who signs clients' certificates; asks for one.")
+    api_token: SecretStr | None = Field(None, description="Bearer token that both ports ask for, but for the probes.")
     max_connection_age_seconds: int = Field(300, ge=1, description="After it a client is asked to connect anew, in s.")
     shutdown_propagation_seconds: float = Field(5, ge=0, description="From SIGTERM until new work is refused, in s.")
     shutdown_drain_seconds: float = Field(10, ge=0, description="Longest time to finish admitted work, in s.")
@@ -105,6 +109,10 @@ class Settings(BaseSettings):
                 f"BACKPRESSURE_SOFT_P95_MS={self.backpressure_soft_p95_ms:g}: expected less than "
                 f"BACKPRESSURE_HARD_P95_MS={self.backpressure_hard_p95_ms:g}"
             )
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("TLS_CERT_FILE and TLS_KEY_FILE: expected both or neither")
+        if self.tls_client_ca_file and not self.tls_cert_file:
+            raise ValueError("TLS_CLIENT_CA_FILE: expected TLS_CERT_FILE and TLS_KEY_FILE, too")
         if self.buckets[-1] > self.max_tokens_per_batch:
             raise ValueError(
                 f"MAX_TOKENS_PER_BATCH={self.max_tokens_per_batch}: expected at least "

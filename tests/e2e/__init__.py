@@ -1,0 +1,1 @@
+"""The main job on the local cluster: real kubelet, real images, the chart, kubectl."""

@@ -27,7 +27,7 @@ def collect(folder: Path, namespaces: list[Kubectl]) -> None:
 
 def _pod_names(kubectl: Kubectl) -> list[str]:
     try:
-        return kubectl.run("get", "pods", "-o", "name").split()
+        return [name.removeprefix("pod/") for name in kubectl.run("get", "pods", "-o", "name").split()]
     except KubectlError:
         return []
 
@@ -38,5 +38,4 @@ def _save(path: Path, kubectl: Kubectl, *arguments: str) -> None:
         text = kubectl.run(*arguments)
     except (KubectlError, TimeoutError) as error:
         text = f"{error}\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Path(str(path).replace("pod/", "")).write_text(text)
+    path.write_text(text)

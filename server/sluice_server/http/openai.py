@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
 
 from sluice_server.errors import InvalidRequestError, SluiceError
+from sluice_server.http.refusals import refusal
 from sluice_server.requests import TokenRows
-from sluice_server.rpc import status
 from sluice_server.serving import NO_DEADLINE, Embedded, EmbeddingService, EmbedOptions
 
 Ids = Annotated[list[StrictInt], Field(min_length=1)]
@@ -38,7 +38,7 @@ def routes(service: EmbeddingService) -> list[web.RouteDef]:
             options = EmbedOptions(dimensions=asked.dimensions, deadline=_deadline(request))
             embedded = await _embed(service, asked, options)
         except SluiceError as error:
-            return _refusal(error)
+            return refusal(error)
         return web.json_response(_body(asked, embedded, service))
 
     return [web.post("/v1/embeddings", embeddings)]
@@ -103,16 +103,3 @@ def _body(asked: EmbeddingsRequest, embedded: Embedded, service: EmbeddingServic
 
 def _encoded(row: NDArray[np.generic], encoding: str) -> list[float] | str:
     return base64.b64encode(row.tobytes()).decode() if encoding == "base64" else row.tolist()
-
-
-def _refusal(error: SluiceError) -> web.Response:
-    """OpenAI's error object; Retry-After in whole seconds, as HTTP has it."""
-    code = status.http_code(error)
-    wait_ms = status.retry_after_ms(error)
-    headers = {} if wait_ms is None else {"Retry-After": str(max(1, round(wait_ms / 1000)))}
-    kind = "invalid_request_error" if isinstance(error, InvalidRequestError) else "server_error"
-    return web.json_response(
-        {"error": {"message": str(error), "type": kind, "code": type(error).__name__}},
-        status=code,
-        headers=headers,
-    )

@@ -5,6 +5,7 @@ import asyncio
 from aiohttp import web
 
 from sluice_server.http import openai, probes
+from sluice_server.http.authentication import token_middleware
 from sluice_server.metrics import Metrics
 from sluice_server.serving import EmbeddingService
 
@@ -16,10 +17,14 @@ class HttpServer:
         service: Answers /v1/embeddings.
         metrics: Answers /metrics.
         max_body_bytes: The largest body taken.
+        token: Asked for, but by the probes; None asks for none.
     """
 
-    def __init__(self, service: EmbeddingService, metrics: Metrics, *, max_body_bytes: int) -> None:
-        app = web.Application(client_max_size=max_body_bytes)
+    def __init__(
+        self, service: EmbeddingService, metrics: Metrics, *, max_body_bytes: int, token: str | None = None
+    ) -> None:
+        middlewares = [token_middleware(token)] if token else []
+        app = web.Application(client_max_size=max_body_bytes, middlewares=middlewares)
         app.add_routes([*probes.routes(service.engine, metrics), *openai.routes(service)])
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=5)
 

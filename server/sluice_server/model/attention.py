@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedModel
 
 NAME = "sluice_packed"
 
@@ -65,9 +65,23 @@ def _packed_attention_shape(
     return query.new_empty(tokens, heads, width)
 
 
-def register() -> None:
-    """Makes the name known to transformers; harmless to repeat."""
-    AttentionInterface.register(NAME, _attention_forward)
+def takes_packed(model: PreTrainedModel) -> bool:
+    """Whether the model calls registered attention at all; whether it then computes the same, layout.py sees."""
+    return bool(model._can_set_attn_implementation())  # noqa: SLF001 - the public setter only warns
+
+
+def use(model: PreTrainedModel, *, packed: bool) -> None:
+    """Chooses the attention of a model; one that has only its own keeps it.
+
+    Raises:
+        ValueError: packed, and the model has only its own.
+    """
+    if packed and not takes_packed(model):
+        raise ValueError(f"{type(model).__name__} has an attention of its own")
+    if packed:
+        AttentionInterface.register(NAME, _attention_forward)
+    if takes_packed(model):
+        model.set_attn_implementation(NAME if packed else "sdpa")
 
 
 def _attention_forward(

@@ -7,7 +7,6 @@ from transformers import PreTrainedModel
 
 from sluice_server.backend import Batch, BatchOutput, ModelInfo, OutOfDeviceMemoryError
 from sluice_server.model import attention
-from sluice_server.model.fingerprint import digest
 from sluice_server.model.pooling import Pooling
 
 
@@ -20,7 +19,7 @@ class TorchBackend:
         pooling: On the device.
         pad_id: Fills the padded layout.
         first_position: Of a row: padding_idx + 1 in RoBERTa's family, else 0.
-        probe_rows: Token ids of the fixed texts of the fingerprint.
+        fingerprint: Of the model's files; see fingerprint.py.
     """
 
     def __init__(
@@ -31,15 +30,15 @@ class TorchBackend:
         *,
         pad_id: int,
         first_position: int,
-        probe_rows: list[NDArray[np.int32]],
+        fingerprint: str,
     ) -> None:
         self.info = info
         self._model = model
         self._pooling = pooling
         self._pad_id = pad_id
         self._first_position = first_position
-        self._probe_rows = probe_rows
-        model.set_attn_implementation(attention.NAME if info.layout == "packed" else "sdpa")
+        self._fingerprint = fingerprint
+        attention.use(model, packed=info.layout == "packed")
 
     def embed(self, batch: Batch) -> BatchOutput:
         """Computes one batch.
@@ -55,14 +54,8 @@ class TorchBackend:
             raise OutOfDeviceMemoryError(str(error)) from error
 
     def fingerprint(self) -> str:
-        """Of the fixed texts' embeddings."""
-        return digest(self.probe())
-
-    def probe(self) -> NDArray[np.float32]:
-        """The embeddings of the fixed texts, one batch."""
-        lengths = np.array([len(row) for row in self._probe_rows], dtype=np.int32)
-        batch = Batch(np.concatenate(self._probe_rows), lengths, int(lengths.max()), len(lengths))
-        return self.embed(batch).embeddings
+        """Of the model's files, whatever the precision and layout that they are served in."""
+        return self._fingerprint
 
     def _padded(self, batch: Batch) -> BatchOutput:
         """(rows, bucket): rows rounded up with dummies, so that shapes repeat."""

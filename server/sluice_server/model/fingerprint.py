@@ -1,4 +1,9 @@
-"""A digest of a model's vector space: the same for the same model in any precision and layout, else different."""
+"""A digest of a model's vector space: the same for the same model in any precision and layout, else different.
+
+It is taken of the model as its files hold it, in float32 and padded, before the serving precision and layout are
+chosen. A digest of what is *served* cannot be both tolerant and sharp: however coarse the rounding, some value lies
+within bfloat16's noise of a step. Between machines only float32's own noise is left (about 1e-6).
+"""
 
 import hashlib
 
@@ -15,17 +20,12 @@ PROBE_TEXTS = (
     "red cotton t-shirt, size M",
     "The central bank raised its key interest rate by a quarter of a point on Thursday.",
 )
-# Similarities are rounded to steps so coarse that bfloat16 (differences up to about 0.004) rarely crosses
-# one, and the largest part of a digest's bits must not hang on a single one: see `digest`.
-_STEP = 0.1
+# 28 similarities, noise 1e-6 to either side of a step: about one model in a thousand has one close enough to flip.
+_STEP = 0.05
 
 
 def digest(embeddings: NDArray[np.float32]) -> str:
-    """Digest of the probes' pairwise similarities and their order.
-
-    A different model of the same width has other similarities; the same model in another precision has them
-    but for noise. The *ranking* of clearly different similarities is what is digested: pairs closer than the
-    noise count as equal, by rounding.
+    """Digest of the probes' pairwise similarities, rounded; a different model of the same width has others.
 
     Args:
         embeddings: float32 (probes, dimension), not normalized.

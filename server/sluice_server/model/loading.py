@@ -14,10 +14,10 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrained
 
 from sluice_server.backend import ModelInfo
 from sluice_server.errors import ModelLoadError
-from sluice_server.model import attention, precision, sentence_files, sources
+from sluice_server.model import layout, precision, sentence_files, sources
 from sluice_server.model.config import LoadedModel, ModelConfig
 from sluice_server.model.execution import TorchBackend
-from sluice_server.model.fingerprint import PROBE_TEXTS
+from sluice_server.model.fingerprint import PROBE_TEXTS, digest
 from sluice_server.model.pooling import Pooling, excluded_token_ids
 from sluice_server.model.sentence_files import SentenceFiles
 from sluice_server.model.weights import load_weights
@@ -25,10 +25,8 @@ from sluice_server.tokenizer import TextTokenizer, Truncation
 
 logger = logging.getLogger(__name__)
 
-# Below this cosine the two layouts do not compute the same thing.
-_SAME_LAYOUT_COSINE = 0.999
-# Their positions start behind the padding token's own.
-_OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet", "xlm-roberta-xl", "data2vec-text")
+# Below this cosine to float32 the precision costs more than noise; worth a line in the log.
+_FAITHFUL_COSINE = 0.99
 
 
 def load_model(config: ModelConfig, report: Callable[[str, str], None]) -> LoadedModel:
@@ -41,24 +39,86 @@ def load_model(config: ModelConfig, report: Callable[[str, str], None]) -> Loade
     Raises:
         ModelLoadError: The text names what is missing and what is expected.
     """
-    source = sources.fetch(config.uri, config.revision, config.cache_dir, report)
+    if config.quantization != "none":
+        raise ModelLoadError(f"QUANTIZATION={config.quantization}: not served; expected none")
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    source = sources.fetch(config.uri, config.revision, config.cache_dir, report, allow_pickle=config.allow_pickle)
     report("loading", f"{source.folder.name} into memory")
-    device = precision.choose_device(config.device)
-    dtype = precision.choose_dtype(config.dtype, device)
     try:
-        files = sentence_files.read(source.folder)
-        model_config = AutoConfig.from_pretrained(source.folder, trust_remote_code=config.trust_remote_code)
-        model = load_weights(
-            source.folder, model_config, precision.DTYPES[dtype], trust_remote_code=config.trust_remote_code
-        )
-        torch.nn.Module.to(model, device)
-        raw_tokenizer = _raw_tokenizer(source.folder)
+        return _load(config, source)
     except (OSError, ValueError, KeyError) as error:
         raise ModelLoadError(f"MODEL_PATH={config.uri}: {error}") from error
-    info = _info(config, source, files, model_config, device=device, dtype=dtype)
+
+
+def _load(config: ModelConfig, source: sources.Source) -> LoadedModel:
+    """The model as its files hold it first, in float32 on the CPU: what the fingerprint and the layout rest on."""
+    device = precision.choose_device(config.device)
+    dtype = precision.choose_dtype(config.dtype, device)
+    files = sentence_files.read(source.folder)
+    model_config = AutoConfig.from_pretrained(source.folder, trust_remote_code=config.trust_remote_code)
+    if not getattr(model_config, "max_position_embeddings", None):
+        raise ModelLoadError(f"{model_config.model_type} models have no table of positions; expected an encoder")
+    raw_tokenizer = _raw_tokenizer(source.folder)
+
+    def weights(dtype: str) -> PreTrainedModel:
+        return load_weights(
+            source.folder,
+            model_config,
+            precision.DTYPES[dtype],
+            trust_remote_code=config.trust_remote_code,
+            allow_pickle=config.allow_pickle,
+        )
+
+    model = weights("float32")
+    first_position = layout.first_position(model)
+    info = _info(config, source, files, model_config, device=device, dtype=dtype, first_position=first_position)
     tokenizer = TextTokenizer(raw_tokenizer, max_tokens=info.max_input_tokens, lowercase=files.lowercase)
-    backend = _backend(config, info, model, tokenizer, raw_tokenizer)
-    return LoadedModel(backend, tokenizer)
+    probe_rows = _probe_rows(tokenizer)
+
+    def backend(model: PreTrainedModel, info: ModelInfo, fingerprint: str = "") -> TorchBackend:
+        pooling = _pooling(config, info, raw_tokenizer)
+        return TorchBackend(
+            model,
+            info,
+            pooling,
+            pad_id=int(getattr(model.config, "pad_token_id", None) or 0),
+            first_position=first_position,
+            fingerprint=fingerprint,
+        )
+
+    exact = dataclasses.replace(info, dtype="float32", device="cpu")
+    chosen = layout.choose(
+        config.layout,
+        device,
+        probe_rows,
+        lambda name: backend(model, dataclasses.replace(exact, layout=name)),
+    )
+    expected = layout.embed_rows(backend(model, dataclasses.replace(exact, layout="padded")), probe_rows)
+    if dtype != "float32":
+        # Read anew rather than cast, as transformers keeps what must stay float32; never both in memory.
+        del model
+        model = weights(dtype)
+    torch.nn.Module.to(model, device)
+    served = backend(model, dataclasses.replace(info, layout=chosen), digest(expected))
+    _check_precision(served, expected, probe_rows)
+    return LoadedModel(served, tokenizer)
+
+
+def _check_precision(served: TorchBackend, expected: NDArray[np.float32], rows: list[NDArray[np.int32]]) -> None:
+    cosine = layout.lowest_cosine(layout.embed_rows(served, rows), expected)
+    if not np.isfinite(cosine):
+        raise ModelLoadError(f"DTYPE={served.info.dtype}: embeddings are not finite; expected float32, or auto")
+    if cosine < _FAITHFUL_COSINE:
+        logger.warning("%s is far from float32 for this model: cosine %.3f", served.info.dtype, cosine)
+
+
+def _pooling(config: ModelConfig, info: ModelInfo, raw_tokenizer: Tokenizer) -> Pooling:
+    special = _special_ids(raw_tokenizer) if config.exclude_special_tokens else ()
+    excluded = excluded_token_ids(raw_tokenizer.get_vocab(), config.exclude_tokens, special)
+    pooling = Pooling(info.pooling, excluded, info.vocab_size)
+    pooling.to(info.device)
+    return pooling
 
 
 def _raw_tokenizer(folder: Path) -> Tokenizer:
@@ -68,6 +128,9 @@ def _raw_tokenizer(folder: Path) -> Tokenizer:
         return Tokenizer.from_file(str(path))
     loaded: Any = AutoTokenizer.from_pretrained(folder, use_fast=True)
     tokenizer: Tokenizer = loaded.backend_tokenizer
+    # Without any vocabulary file, transformers makes an empty tokenizer without a word.
+    if len(loaded) <= len(loaded.all_special_tokens):
+        raise ModelLoadError(f"no tokenizer in {folder}; expected tokenizer.json, or a vocabulary beside config.json")
     return tokenizer
 
 
@@ -79,8 +142,9 @@ def _info(
     *,
     device: str,
     dtype: str,
+    first_position: int,
 ) -> ModelInfo:
-    positions = int(model_config.max_position_embeddings) - _first_position(model_config)
+    positions = int(model_config.max_position_embeddings) - first_position
     wanted = config.max_input_tokens or files.max_seq_length or positions
     if config.max_input_tokens and config.max_input_tokens > positions:
         raise ModelLoadError(f"MAX_INPUT_TOKENS={config.max_input_tokens}: the model's positions end at {positions}")
@@ -99,59 +163,6 @@ def _info(
     )
 
 
-def _backend(
-    config: ModelConfig,
-    info: ModelInfo,
-    model: PreTrainedModel,
-    tokenizer: TextTokenizer,
-    raw_tokenizer: Tokenizer,
-) -> TorchBackend:
-    """In the layout that was asked for; `auto` takes packed where both layouts agree on the probes."""
-    special = _special_ids(raw_tokenizer) if config.exclude_special_tokens else ()
-    excluded = excluded_token_ids(raw_tokenizer.get_vocab(), config.exclude_tokens, special)
-    pooling = Pooling(info.pooling, excluded, info.vocab_size)
-    pooling.to(info.device)
-    probe_rows = _probe_rows(tokenizer)
-
-    def in_layout(layout: str) -> TorchBackend:
-        return TorchBackend(
-            model,
-            _with_layout(info, layout),
-            pooling,
-            pad_id=int(getattr(model.config, "pad_token_id", None) or 0),
-            first_position=_first_position(model.config),
-            probe_rows=probe_rows,
-        )
-
-    if config.layout == "padded" or (config.layout == "auto" and info.device != "cpu"):
-        return in_layout("padded")
-    attention.register()
-    reason = _packed_differs(in_layout)
-    if reason is None:
-        return in_layout("packed")
-    if config.layout == "packed":
-        raise ModelLoadError(f"LAYOUT=packed: {reason}; expected padded, or auto")
-    logger.info("serving the padded layout: %s", reason)
-    return in_layout("padded")
-
-
-def _packed_differs(in_layout: Callable[[str], TorchBackend]) -> str | None:
-    """Why the packed layout cannot serve this model; None where it can. Rows that saw their neighbours differ."""
-    expected = in_layout("padded").probe()
-    try:
-        packed = in_layout("packed").probe()
-    except (TypeError, ValueError, RuntimeError) as error:
-        return f"the model does not take packed rows: {error}"
-    cosines = np.sum(_unit(expected) * _unit(packed), axis=1)
-    if cosines.min() < _SAME_LAYOUT_COSINE:
-        return f"packed rows differ from padded ones (cosine {cosines.min():.4f})"
-    return None
-
-
-def _with_layout(info: ModelInfo, layout: str) -> ModelInfo:
-    return dataclasses.replace(info, layout=layout)
-
-
 def _probe_rows(tokenizer: TextTokenizer) -> list[NDArray[np.int32]]:
     encoded = tokenizer.encode(PROBE_TEXTS, prompt=None, truncate=Truncation.END)
     return np.split(encoded.token_ids, np.cumsum(encoded.lengths)[:-1])
@@ -160,12 +171,3 @@ def _probe_rows(tokenizer: TextTokenizer) -> list[NDArray[np.int32]]:
 def _special_ids(tokenizer: Tokenizer) -> list[int]:
     """What the tokenizer puts around every text."""
     return list(tokenizer.encode("").ids)
-
-
-def _first_position(config: PreTrainedConfig) -> int:
-    return int(config.pad_token_id) + 1 if config.model_type in _OFFSET_POSITIONS else 0
-
-
-def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    unit: NDArray[np.float32] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    return unit

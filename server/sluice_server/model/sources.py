@@ -16,6 +16,7 @@ from sluice_server.errors import ModelLoadError
 
 # Safetensors only: a pickle could run code.
 _FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*/config.json"]
+_PICKLES = ["*.bin"]
 _EXPECTED = "expected a folder (/path or file:///path) or a hub id (org/name, hf://org/name[@revision])"
 
 
@@ -32,7 +33,14 @@ class Source:
     revision: str | None
 
 
-def fetch(uri: str, revision: str | None, cache_dir: str, report: Callable[[str, str], None]) -> Source:
+def fetch(
+    uri: str,
+    revision: str | None,
+    cache_dir: str,
+    report: Callable[[str, str], None],
+    *,
+    allow_pickle: bool = False,
+) -> Source:
     """Finds or downloads a model.
 
     Args:
@@ -40,6 +48,7 @@ def fetch(uri: str, revision: str | None, cache_dir: str, report: Callable[[str,
         revision: Branch, tag or commit on the hub; one behind an @ in the uri goes before it.
         cache_dir: For downloads.
         report: Told of a download.
+        allow_pickle: Download weights in the old format, too.
 
     Raises:
         ModelLoadError: There is no such model; the text names what was looked for.
@@ -48,11 +57,13 @@ def fetch(uri: str, revision: str | None, cache_dir: str, report: Callable[[str,
         return _folder(Path(uri.removeprefix("file://")), uri)
     if uri.startswith(("/", "./", "../")):
         return _folder(Path(uri), uri)
+    if uri.startswith("s3://"):
+        raise ModelLoadError(f"MODEL_PATH={uri}: s3:// needs the extra s3, which this version lacks; {_EXPECTED}")
     if "://" in uri and not uri.startswith("hf://"):
         raise ModelLoadError(f"MODEL_PATH={uri}: unknown scheme; {_EXPECTED}")
     name, _, pinned = uri.removeprefix("hf://").partition("@")
     report("downloading", f"{name} from the hub")
-    return _download(name, pinned or revision, cache_dir)
+    return _download(name, pinned or revision, cache_dir, [*_FILES, *_PICKLES] if allow_pickle else _FILES)
 
 
 def _folder(folder: Path, uri: str) -> Source:
@@ -66,9 +77,9 @@ def _folder(folder: Path, uri: str) -> Source:
     return Source(folder, None)
 
 
-def _download(name: str, revision: str | None, cache_dir: str) -> Source:
+def _download(name: str, revision: str | None, cache_dir: str, patterns: list[str]) -> Source:
     try:
-        folder = Path(snapshot_download(name, revision=revision, cache_dir=cache_dir, allow_patterns=_FILES))
+        folder = Path(snapshot_download(name, revision=revision, cache_dir=cache_dir, allow_patterns=patterns))
     except HFValidationError as error:
         raise ModelLoadError(f"MODEL_PATH={name}: not a hub id; {_EXPECTED}") from error
     except RepositoryNotFoundError as error:

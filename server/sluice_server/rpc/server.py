@@ -10,8 +10,10 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 from sluice.v1 import embeddings_pb2, embeddings_pb2_grpc
 
+from sluice_server.rpc.authentication import TokenInterceptor
 from sluice_server.rpc.embeddings import EmbeddingsServicer
 from sluice_server.rpc.gpu_inference import InferenceServicer
+from sluice_server.security import TlsFiles
 from sluice_server.serving import EmbeddingService
 
 _SERVICES: tuple[ServiceDescriptor, ...] = (
@@ -29,10 +31,23 @@ class GrpcServer:
         service: Answers the calls.
         max_message_bytes: The largest message either way.
         max_connection_age_seconds: Then clients connect anew and find new pods; gRPC adds its own jitter of 10 %.
+        tls: None listens in plain text.
+        token: Asked for by every service but health; None asks for none.
     """
 
-    def __init__(self, service: EmbeddingService, *, max_message_bytes: int, max_connection_age_seconds: int) -> None:
-        self._server = grpc.aio.server(options=_options(max_message_bytes, max_connection_age_seconds))
+    def __init__(
+        self,
+        service: EmbeddingService,
+        *,
+        max_message_bytes: int,
+        max_connection_age_seconds: int,
+        tls: TlsFiles | None = None,
+        token: str | None = None,
+    ) -> None:
+        interceptors = [TokenInterceptor(token)] if token else []
+        options = _options(max_message_bytes, max_connection_age_seconds)
+        self._server = grpc.aio.server(interceptors=interceptors, options=options)
+        self._tls = tls
         self._health = HealthServicer()
         embeddings_pb2_grpc.add_EmbeddingsServicer_to_server(  # type: ignore[no-untyped-call]
             EmbeddingsServicer(service), self._server
@@ -52,11 +67,21 @@ class GrpcServer:
         """
         await self.set_serving(serving=False)
         try:
-            port = self._server.add_insecure_port(address)
+            port = self._add_port(address)
         except RuntimeError as error:
             raise OSError(f"cannot listen on {address}: {error}") from error
         await self._server.start()
         return port
+
+    def _add_port(self, address: str) -> int:
+        if self._tls is None:
+            return self._server.add_insecure_port(address)
+        credentials = grpc.ssl_server_credentials(
+            [(self._tls.private_key, self._tls.certificate_chain)],
+            root_certificates=self._tls.client_authority,
+            require_client_auth=self._tls.client_authority is not None,
+        )
+        return self._server.add_secure_port(address, credentials)
 
     async def set_serving(self, *, serving: bool) -> None:
         """What health Check and Watch say of the server and each of its services."""

@@ -1,0 +1,1 @@
+"""Every architecture, layout and pooling against transformers itself."""

@@ -1,0 +1,68 @@
+"""Batches at the device: what runs, what is prefetched, and how long both will take. Pure: the time is a parameter."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sluice_server.requests import BatchPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Underway:
+    """One batch at the device.
+
+    Attributes:
+        plan: What it computes.
+        tokens_by_bucket: Of its rows.
+        expected_seconds: What the cost model says; 0 before anything was measured.
+    """
+
+    plan: BatchPlan
+    tokens_by_bucket: Mapping[int, int]
+    expected_seconds: float
+
+
+@dataclass(slots=True)
+class Flight:
+    """Batches in the order in which the device computes them."""
+
+    _batches: dict[int, Underway] = field(default_factory=dict)
+    _running_since: float | None = None
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def add(self, number: int, batch: Underway, now: float) -> None:
+        """The batch is handed to the device; it runs at once where nothing else does."""
+        if not self._batches:
+            self._running_since = now
+        self._batches[number] = batch
+
+    def pop(self, number: int, now: float) -> Underway:
+        """The batch is done; the next one, if there is one, runs now."""
+        done = self._batches.pop(number)
+        self._running_since = now if self._batches else None
+        return done
+
+    @property
+    def tokens(self) -> int:
+        """Of all batches at the device."""
+        return sum(one.plan.tokens for one in self._batches.values())
+
+    def running_seconds(self, now: float) -> float:
+        """How long the first batch has been computed; 0 where there is none."""
+        return 0.0 if self._running_since is None else now - self._running_since
+
+    def remaining_seconds(self, now: float) -> float:
+        """Until all of them are done, as far as the cost model foresees it."""
+        expected = [one.expected_seconds for one in self._batches.values()]
+        if not expected:
+            return 0.0
+        return max(0.0, expected[0] - self.running_seconds(now)) + sum(expected[1:])
+
+
+def tokens_by_bucket(plan: BatchPlan) -> dict[int, int]:
+    """Tokens of a plan's rows, by their bucket."""
+    tokens: dict[int, int] = {}
+    for part in plan.slices:
+        tokens[part.bucket] = tokens.get(part.bucket, 0) + part.tokens
+    return tokens
