@@ -25,6 +25,7 @@ class Answer:
         code: Of gRPC.
         tokens: It asked for.
         promised_drain_ms: The server's estimate of its queue, from the trailers; None where there is none.
+        server_seconds: Of these, between the server's own first and last look at the request.
     """
 
     sent_at: float
@@ -32,6 +33,7 @@ class Answer:
     code: str
     tokens: int
     promised_drain_ms: float | None
+    server_seconds: float | None
 
 
 def requests(mix: str, count: int, *, texts: int = 1, seed: int = 7) -> list[pb.EmbedRequest]:
@@ -95,12 +97,7 @@ class Generator:
         code = (await call.code()).name
         trailers = dict(await call.trailing_metadata() or ())
         drain = trailers.get("sluice-drain-ms")
-        self.answers.append(
-            Answer(
-                due,
-                time.monotonic() - due,
-                code,
-                len(request.token_ids.ids) // 4,
-                None if drain is None else float(drain),
-            )
-        )
+        server_seconds = (await call).timings.total_ms / 1000 if code == "OK" else None
+        promised = None if drain is None else float(drain)
+        tokens = len(request.token_ids.ids) // 4
+        self.answers.append(Answer(due, time.monotonic() - due, code, tokens, promised, server_seconds))

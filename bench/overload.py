@@ -10,6 +10,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,9 @@ def server(model: str, **environment: str) -> Iterator[tuple[str, str, int]]:
             assert process.stderr is not None
             records = (json.loads(line) for line in process.stderr if line.startswith(b"{"))
             ports = next(record for record in records if record["message"] == "listening")
-            next(record for record in records if record.get("phase") == "serving")
+            settled = next(record for record in records if record.get("phase") in ("serving", "failed"))
+            if settled["phase"] == "failed":
+                raise SystemExit(settled["message"])
             yield f"127.0.0.1:{ports['grpc_port']}", f"http://127.0.0.1:{ports['http_port']}", process.pid
         finally:
             process.terminate()
@@ -41,7 +44,7 @@ def server(model: str, **environment: str) -> Iterator[tuple[str, str, int]]:
 
 def main() -> None:
     """Prints the figures as JSON."""
-    model, mix = sys.argv[1], (sys.argv[2:] or ["products"])[0]
+    model, mix = str(Path(sys.argv[1]).resolve()), (sys.argv[2:] or ["products"])[0]
     seconds = float((sys.argv[3:] or ["30"])[0])
     with server(model, BACKPRESSURE_MAX_DRAIN_MS=str(_DRAIN_LIMIT_MS)) as (target, url, pid):
         print(json.dumps(asyncio.run(measure(target, url, pid, mix, seconds)), indent=1))
@@ -75,6 +78,7 @@ async def measure(target: str, url: str, pid: int, mix: str, seconds: float) -> 
         "goodput_share_of_capacity": len(in_time) / seconds / capacity,
         "answers": Counter(one.code for one in generator.answers),
         "accepted_p50_p99_ms": _percentiles(latencies),
+        "accepted_p50_p99_ms_inside_the_server": _percentiles([1000 * (one.server_seconds or 0) for one in accepted]),
         "drain_error": _drain_error(accepted),
         "recovery_seconds": recovered,
         "rss_mib_before_and_after": [rss_before, _rss_mib(pid)],

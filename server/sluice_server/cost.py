@@ -6,8 +6,12 @@ from dataclasses import dataclass, field
 
 # Busy time after which an old observation has lost 63 % of its weight.
 _MEMORY_SECONDS = 5.0
+# The same for what surrounds the device: load on the machine's cores comes and goes quickly.
+_CORRECTION_MEMORY_SECONDS = 0.5
 # Warm-up counts as so much busy time: real traffic soon outweighs it.
 _SEED_SECONDS = 1.0
+# A batch's time for its tokens is at least so many times its time for itself.
+_LEAST_VARIABLE_SHARE = 3.0
 
 
 @dataclass(slots=True)
@@ -17,8 +21,8 @@ class _DecayedRate:
     tokens: float
     seconds: float
 
-    def observe(self, tokens: float, seconds: float) -> None:
-        decay = math.exp(-seconds / _MEMORY_SECONDS)
+    def observe(self, tokens: float, seconds: float, memory_seconds: float = _MEMORY_SECONDS) -> None:
+        decay = math.exp(-seconds / memory_seconds)
         self.tokens = self.tokens * decay + tokens
         self.seconds = self.seconds * decay + seconds
 
@@ -38,18 +42,22 @@ class Measurement:
 
 @dataclass(slots=True)
 class CostModel:
-    """time(batch) = fixed + Σ over buckets tokens / rate(bucket).
+    """time(batch) = correction x (fixed + Σ over buckets tokens / rate(bucket)).
+
+    The rates are the device's own and change slowly. The correction is what callers live through beside them,
+    now: hand-over between threads, delivery, waiting for a core where host and device share them.
 
     A small batch of quiet traffic is mostly fixed cost; taking that out of its time keeps the rates true
     for the full batches of a burst.
 
     Attributes:
         boundaries: Of the buckets.
-        fixed_seconds: What a batch costs beside its tokens; from warm-up's smallest and largest batches.
+        fixed_seconds: What a batch costs the device beside its tokens; from warm-up's smallest and largest batches.
     """
 
     boundaries: Sequence[int]
     fixed_seconds: float = 0.0
+    _correction: _DecayedRate = field(default_factory=lambda: _DecayedRate(_SEED_SECONDS, _SEED_SECONDS))
     _rates: dict[int, _DecayedRate] = field(default_factory=dict)
 
     def seed(self, measurements: Sequence[Measurement]) -> None:
@@ -62,11 +70,22 @@ class CostModel:
                 rate = largest.tokens / self._variable(largest.seconds)
                 self._rates[bucket] = _DecayedRate(rate * _SEED_SECONDS, _SEED_SECONDS)
 
-    def observe(self, tokens_by_bucket: Mapping[int, int], busy_seconds: float) -> None:
-        """Learns from one computed batch; its time is shared out as the rates so far foresee it."""
+    def observe(
+        self, tokens_by_bucket: Mapping[int, int], busy_seconds: float, lived_seconds: float | None = None
+    ) -> None:
+        """Learns from one computed batch; its time is shared out as the rates so far foresee it.
+
+        Args:
+            tokens_by_bucket: Of its rows.
+            busy_seconds: Device time.
+            lived_seconds: From one answer of a busy device to the next, device time included; None is unknown.
+        """
         if busy_seconds <= 0 or not any(tokens_by_bucket.values()):
             return
-        foreseen = {bucket: self.seconds(tokens, bucket) or 0.0 for bucket, tokens in tokens_by_bucket.items()}
+        uncorrected = self._uncorrected(tokens_by_bucket)
+        if lived_seconds is not None and uncorrected:
+            self._correction.observe(lived_seconds, uncorrected, _CORRECTION_MEMORY_SECONDS)
+        foreseen = {bucket: self._tokens_seconds(tokens, bucket) or 0.0 for bucket, tokens in tokens_by_bucket.items()}
         total = sum(foreseen.values())
         variable = self._variable(busy_seconds)
         for bucket, tokens in tokens_by_bucket.items():
@@ -78,19 +97,26 @@ class CostModel:
 
     def seconds(self, tokens: int, bucket: int) -> float | None:
         """Time of so many tokens of a bucket beside the fixed cost; None before anything was measured."""
-        rate = self._rate(bucket)
-        return None if rate is None else tokens / rate
+        seconds = self._tokens_seconds(tokens, bucket)
+        return None if seconds is None else seconds * self._correction.per_second
 
     def batch_seconds(self, tokens_by_bucket: Mapping[int, int]) -> float | None:
         """Time of one batch; None before anything was measured."""
-        if not self._rates:
-            return None
-        return self.fixed_seconds + sum(self.seconds(t, b) or 0.0 for b, t in tokens_by_bucket.items())
+        seconds = self._uncorrected(tokens_by_bucket)
+        return None if seconds is None else seconds * self._correction.per_second
+
+    @property
+    def seconds_per_batch(self) -> float:
+        """What every batch costs, however small."""
+        return self.fixed_seconds * self._correction.per_second
 
     def tokens_within(self, seconds: float, bucket: int) -> int:
-        """Tokens of a bucket that one batch computes in the time; without a measurement, one row of it."""
+        """Tokens of a bucket that one batch computes in the time; without a measurement, one row of it.
+
+        Where a batch's own cost would eat more than a quarter of the time, the batch is made longer instead.
+        """
         rate = self._rate(bucket)
-        return bucket if rate is None else round(max(0.0, seconds - self.fixed_seconds) * rate)
+        return bucket if rate is None else round(self._variable_part(seconds) * rate)
 
     def full_batch_rate(self, target_seconds: float) -> float | None:
         """Tokens per second of busy time in batches that take so long, over the buckets as they were used.
@@ -101,8 +127,22 @@ class CostModel:
             return None
         tokens = sum(rate.tokens for rate in self._rates.values())
         seconds = sum(rate.seconds for rate in self._rates.values())
-        variable = max(target_seconds - self.fixed_seconds, target_seconds / 10)
-        return tokens / seconds * variable / (variable + self.fixed_seconds)
+        variable = self._variable_part(target_seconds)
+        rate = tokens / seconds * variable / (variable + self.fixed_seconds)
+        return rate / self._correction.per_second
+
+    def _variable_part(self, target_seconds: float) -> float:
+        """Of a batch that takes as long as is wished, or longer where its fixed part is large."""
+        return max(target_seconds - self.fixed_seconds, self.fixed_seconds * _LEAST_VARIABLE_SHARE)
+
+    def _uncorrected(self, tokens_by_bucket: Mapping[int, int]) -> float | None:
+        if not self._rates:
+            return None
+        return self.fixed_seconds + sum(self._tokens_seconds(t, b) or 0.0 for b, t in tokens_by_bucket.items())
+
+    def _tokens_seconds(self, tokens: int, bucket: int) -> float | None:
+        rate = self._rate(bucket)
+        return None if rate is None else tokens / rate
 
     def _rate(self, bucket: int) -> float | None:
         """Of the bucket, or of the nearest one that was measured."""

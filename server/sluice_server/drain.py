@@ -1,6 +1,6 @@
 """How long until all that is reserved is computed: the one number that everything else is made of. Pure."""
 
-from sluice_server.batcher import BatchLimits
+from sluice_server.batcher import BatchLimits, token_budget
 from sluice_server.buckets import Buckets
 from sluice_server.cost import CostModel
 from sluice_server.flight import Flight
@@ -23,16 +23,8 @@ def drain_seconds(
     seconds = flight.remaining_seconds(now)
     for bucket in buckets:
         seconds += cost.seconds(bucket.queued_tokens, bucket.max_tokens) or 0.0
-    queued = buckets.queued_tokens
     rate = cost.full_batch_rate(limits.target_seconds)
     if rate:
-        seconds += (reserved_tokens - flight.tokens - queued) / rate
-        seconds += cost.fixed_seconds * _batches(queued, buckets, cost, limits)
-    return max(0.0, seconds)
-
-
-def _batches(tokens: int, buckets: Buckets, cost: CostModel, limits: BatchLimits) -> int:
-    """How many batches so many queued tokens make."""
-    largest = max(bucket.max_tokens for bucket in buckets)
-    per_batch = min(limits.max_tokens, max(largest, cost.tokens_within(limits.target_seconds, largest)))
-    return -(-tokens // per_batch)
+        seconds += (reserved_tokens - flight.tokens - buckets.queued_tokens) / rate
+    batches = sum(bucket.queued_tokens / token_budget(bucket, limits, cost) for bucket in buckets)
+    return max(0.0, seconds + cost.seconds_per_batch * batches)

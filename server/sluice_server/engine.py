@@ -203,6 +203,8 @@ class Engine:
     def on_result(self, number: int, result: BatchResult) -> None:
         """A batch is done: delivers it, learns from it, and turns the crank."""
         now = self._clock()
+        # From one answer to the next: what the device's own time leaves out, callers wait for, too.
+        lived_seconds = self._flight.running_seconds(now)
         done = self._flight.pop(number, now)
         self._reserved_tokens -= done.plan.tokens
         self._busy.add(result.started_at, result.started_at + result.busy_seconds)
@@ -211,7 +213,7 @@ class Engine:
                 notifier.fail(part.request, result.error or ServerFailedError("the batch failed"))
         else:
             self._last_forward_at = now
-            self.cost.observe(done.tokens_by_bucket, result.busy_seconds)
+            self.cost.observe(done.tokens_by_bucket, result.busy_seconds, lived_seconds)
             self.counters.computed_tokens += done.plan.tokens
             self.counters.padded_tokens += result.output.computed_tokens - done.plan.tokens
             notifier.deliver(
@@ -318,7 +320,7 @@ class Engine:
 
     def _load(self, tokens: int) -> admission.Load:
         rate = self.service_rate()
-        own_ms = 1000 * (tokens / rate + self.cost.fixed_seconds) if rate else None
+        own_ms = 1000 * (tokens / rate + self.cost.seconds_per_batch) if rate else None
         return admission.Load(self._reserved_tokens, self.drain_ms(), own_ms)
 
     def _would_refuse(self) -> bool:

@@ -26,6 +26,8 @@ from sluice_server.worker import Worker, WorkerCallbacks
 
 logger = logging.getLogger(__name__)
 
+# What is admitted must be done within the limit although the estimate errs; measured at three times capacity.
+_ADMITTED_SHARE = 0.8
 _TARGET_BATCH_MS = {"cpu": 25.0, "cuda": 5.0}
 Loader = Callable[[ModelConfig, Callable[[str, str], None]], LoadedModel]
 
@@ -152,7 +154,7 @@ def engine_config(settings: Settings) -> EngineConfig:
         boundaries=settings.buckets,
         batch_sizes=settings.batch_sizes,
         admission=AdmissionLimits(
-            max_drain_ms=settings.backpressure_max_drain_ms if throughput else None,
+            max_drain_ms=_ADMITTED_SHARE * settings.backpressure_max_drain_ms if throughput else None,
             max_queued_tokens=settings.backpressure_max_queued_tokens if throughput else None,
         ),
         latency_gate=gate if settings.backpressure_latency_enabled else None,

@@ -40,6 +40,19 @@ def test_a_device_that_slows_down_is_believed_after_some_busy_seconds() -> None:
     assert cost.seconds(5000, 16) == pytest.approx(1.0, rel=0.02)
 
 
+def test_what_callers_live_through_beside_the_device_counts_within_a_second() -> None:
+    cost = steady_cost(BOUNDARIES, tokens_per_second=10_000)
+    for _ in range(40):
+        cost.observe({16: 500}, 0.05, lived_seconds=0.1)
+    assert cost.batch_seconds({16: 500}) == pytest.approx(0.1, rel=0.05)
+    assert cost.full_batch_rate(0.025) == pytest.approx(5_000, rel=0.05)
+
+
+def test_a_large_fixed_cost_makes_batches_longer_than_wished() -> None:
+    cost = steady_cost(BOUNDARIES, tokens_per_second=10_000, fixed_seconds=0.02)
+    assert cost.tokens_within(0.025, 16) == pytest.approx(600, rel=0.01)
+
+
 def test_a_bucket_without_a_measurement_takes_its_neighbours_rate() -> None:
     cost = CostModel((16, 32, 512))
     cost.seed([Measurement(16, 1000, 0.1), Measurement(512, 1000, 0.2)])
