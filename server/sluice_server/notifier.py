@@ -16,13 +16,15 @@ def deliver(plan: BatchPlan, embeddings: NDArray[np.float32], *, started_at: flo
         started_at: When the device began.
         busy_seconds: How long it took.
     """
+    # A request may have rows of several buckets in one batch, and lived through it once.
+    for request in {part.request for part in plan.slices}:
+        request.compute_seconds += busy_seconds
     row = 0
     for part in plan.slices:
         request, count = part.request, len(part.indices)
         request.result[part.indices] = embeddings[row : row + count]
         row += count
         request.unfinished_rows -= count
-        request.compute_seconds += busy_seconds
         if request.first_started_at is None:
             request.first_started_at = started_at
         if request.unfinished_rows == 0 and not request.future.done():

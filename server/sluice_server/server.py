@@ -84,6 +84,8 @@ class Server:
                 await stop.wait()
                 await self._drain()
                 follower.cancel()
+            # Whoever watches hears it before the connections end, however short the drain was.
+            await grpc_server.set_serving(serving=False)
         finally:
             await grpc_server.stop(grace_seconds=1)
             await http_server.stop()

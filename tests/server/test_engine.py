@@ -114,6 +114,14 @@ async def test_a_request_larger_than_a_batch_is_put_together_again_in_order(serv
     assert (await asked).result.tolist() == [[float(s), float(n)] for s, n in zip(starts, lengths, strict=True)]
 
 
+async def test_a_batch_that_holds_rows_of_two_buckets_is_lived_through_once(serving: tuple[Engine, Device]) -> None:
+    engine, device = serving
+    asked = ask(engine, [3, 60])
+    await turn()
+    device.answer()
+    assert (await asked).compute_seconds == pytest.approx(63 / 10_000)
+
+
 async def test_at_most_one_batch_is_prefetched(serving: tuple[Engine, Device]) -> None:
     engine, device = serving
     asked = ask(engine, [50] * 40)
