@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dev import packages
 from dev.cluster import lifecycle
 from dev.cluster.layout import Mode, layout
 from dev.console import DevError, run
@@ -38,7 +37,6 @@ class Target:
 
 def local_cluster() -> Target:
     """Brings the local cluster up, builds the images and pushes them to it."""
-    packages.ensure({**packages.FOR_CLUSTER, **packages.FOR_IMAGES})
     lifecycle.up(layout(Mode.FULL, STATE))
     facts = json.loads((STATE / "cluster.json").read_text())
     kubeconfig = f"--kubeconfig={facts['kubeconfig']}"

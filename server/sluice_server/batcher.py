@@ -31,7 +31,7 @@ def next_batch(
 ) -> BatchPlan | Wait:
     """Chooses the next batch: stale rows (earliest deadline first), then a full bucket, then, idle, the largest.
 
-    Rows of abandoned requests are gone from the buckets before this is called. The chosen rows are taken
+    Rows of requests that ended are gone from the buckets before this is called. The chosen rows are taken
     out of the buckets.
 
     Args:
