@@ -8,8 +8,32 @@ with EmbeddingClient("dns:///minilm-headless:50051") as client:
 
 from sluice_client.aio import AsyncEmbeddingClient
 from sluice_client.channel import ChannelOptions
-from sluice_client.errors import EmbeddingError
+from sluice_client.errors import (
+    DeadlineError,
+    EmbeddingError,
+    InvalidRequestError,
+    OverloadedError,
+    UnauthenticatedError,
+    UnavailableError,
+    UsageError,
+)
 from sluice_client.requests import EmbedOptions
+from sluice_client.results import Embedded
+from sluice_client.retry import RetryPolicy
 from sluice_client.sync import EmbeddingClient
 
-__all__ = ["AsyncEmbeddingClient", "ChannelOptions", "EmbedOptions", "EmbeddingClient", "EmbeddingError"]
+__all__ = [
+    "AsyncEmbeddingClient",
+    "ChannelOptions",
+    "DeadlineError",
+    "EmbedOptions",
+    "Embedded",
+    "EmbeddingClient",
+    "EmbeddingError",
+    "InvalidRequestError",
+    "OverloadedError",
+    "RetryPolicy",
+    "UnauthenticatedError",
+    "UnavailableError",
+    "UsageError",
+]

@@ -1,14 +1,17 @@
-"""Inputs of any number become requests of a bounded size; replies become one array again. Pure."""
+"""What is asked and what comes back: options, inputs to a request, replies to arrays. Pure."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal, cast
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, cast, get_args, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 from sluice.v1 import embeddings_pb2 as pb
 
-Inputs = Sequence[str] | Sequence[Sequence[int]]
+from sluice_client.errors import InvalidRequestError
+
+Input = str | NDArray[np.int32]
+Inputs = Iterable[str] | Iterable[Sequence[int]] | Iterable[NDArray[np.integer[Any]]]
 
 _DTYPES: dict[int, np.dtype[np.generic]] = {
     pb.DATA_TYPE_UNSPECIFIED: np.dtype("<f4"),
@@ -16,6 +19,7 @@ _DTYPES: dict[int, np.dtype[np.generic]] = {
     pb.DATA_TYPE_FLOAT16: np.dtype("<f2"),
     pb.DATA_TYPE_INT8: np.dtype("i1"),
 }
+_MAX_TOKEN_ID = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,9 @@ class EmbedOptions:
         normalize: Rows of unit length.
         output_dtype: On the wire and in the array.
         priority: `batch` is refused first when the service is under pressure.
+
+    Raises:
+        ValueError: A value that is not one of those allowed.
     """
 
     prompt_name: str | None = None
@@ -38,46 +45,58 @@ class EmbedOptions:
     output_dtype: Literal["float32", "float16", "int8"] = "float32"
     priority: Literal["interactive", "batch"] = "interactive"
 
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for field in fields(self):
+            value, allowed = getattr(self, field.name), get_args(hints[field.name])
+            if isinstance(field.default, str) and value not in allowed:
+                raise ValueError(f"{field.name}={value!r}: expected one of {', '.join(allowed)}")
+        if self.dimensions is not None and self.dimensions < 1:
+            raise ValueError(f"dimensions={self.dimensions}: expected at least 1, or None for all")
 
-def split(inputs: Inputs, options: EmbedOptions, *, max_inputs: int, max_bytes: int) -> Iterator[pb.EmbedRequest]:
-    """Requests that hold all inputs in order, each of at most so many inputs and about so many bytes.
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """Of the arrays that come back."""
+        return np.dtype(self.output_dtype)
 
-    An input larger than max_bytes travels alone: whether it is too long is the server's decision.
+
+def check_input(one: object, position: int) -> Input:
+    """A text as it is, or a row of token ids as int32.
 
     Raises:
-        TypeError: An input is neither a text nor a sequence of token ids.
+        TypeError: Neither a text nor a row of whole numbers.
+        InvalidRequestError: No tokens, an id that no vocabulary holds, or a text that is not Unicode.
     """
-    start, size = 0, 0
-    for position, one in enumerate(inputs):
-        one_size = _wire_bytes(one, position)
-        if position > start and (position - start >= max_inputs or size + one_size > max_bytes):
-            yield _request(inputs[start:position], options)
-            start, size = position, 0
-        size += one_size
-    if start < len(inputs):
-        yield _request(inputs[start:], options)
-
-
-def decode(response: pb.EmbedResponse) -> NDArray[np.generic]:
-    """The reply's tensor as (inputs, dimensions), without a copy and so read-only."""
-    tensor = response.embeddings
-    return np.frombuffer(tensor.data, dtype=_DTYPES[tensor.dtype]).reshape(tuple(tensor.shape))
-
-
-def join(parts: Sequence[NDArray[np.generic]]) -> NDArray[np.generic]:
-    """All parts as one array of the caller's own; (0, 0) when nothing was asked."""
-    return np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32)
-
-
-def _wire_bytes(one: object, position: int) -> int:
     if isinstance(one, str):
-        return len(one.encode())
-    if isinstance(one, Sequence | np.ndarray):
-        return 4 * len(one)
-    raise TypeError(f"input {position} is a {type(one).__name__}; expected a text or a sequence of token ids")
+        # A lone surrogate is the one thing that a str may hold and UTF-8 may not.
+        if not one.isascii():
+            try:
+                one.encode()
+            except UnicodeEncodeError as error:
+                raise _invalid(position, f"is not Unicode text: {error}") from None
+        return one
+    if isinstance(one, bytes | bytearray) or not (isinstance(one, Sequence) or hasattr(one, "__array__")):
+        raise TypeError(f"input {position} is a {type(one).__name__}; expected a text or a sequence of token ids")
+    row = np.asarray(one)
+    if row.size == 0:
+        raise _invalid(position, "has no tokens; expected at least 1")
+    if row.ndim != 1 or row.dtype.kind not in "iu":
+        raise TypeError(
+            f"input {position} is of type {row.dtype} and shape {row.shape}; expected a text or one row of token ids"
+        )
+    lowest, highest = int(row.min()), int(row.max())
+    if lowest < 0 or highest > _MAX_TOKEN_ID:
+        wrong = lowest if lowest < 0 else highest
+        raise _invalid(position, f"holds the token id {wrong}; expected 0 to {_MAX_TOKEN_ID}")
+    return row.astype("<i4")
 
 
-def _request(inputs: Inputs, options: EmbedOptions) -> pb.EmbedRequest:
+def _invalid(position: int, what: str) -> InvalidRequestError:
+    return InvalidRequestError(None, f"input {position} {what}", inputs=range(position, position + 1))
+
+
+def encode(inputs: Sequence[Input], options: EmbedOptions) -> pb.EmbedRequest:
+    """One request; its inputs are all texts or all rows of ids."""
     request = pb.EmbedRequest(
         prompt_name=options.prompt_name,
         truncate=f"TRUNCATE_{options.truncate.upper()}",
@@ -87,10 +106,24 @@ def _request(inputs: Inputs, options: EmbedOptions) -> pb.EmbedRequest:
         priority=f"PRIORITY_{options.priority.upper()}",
     )
     if isinstance(inputs[0], str):
-        # Ids among texts are protobuf's own TypeError.
         request.texts.values.extend(cast("Sequence[str]", inputs))
     else:
-        rows = [np.asarray(row, dtype="<i4") for row in inputs]
+        rows = cast("Sequence[NDArray[np.int32]]", inputs)
         request.token_ids.ids = np.concatenate(rows).tobytes()
         request.token_ids.lengths = np.array([row.size for row in rows], dtype="<i4").tobytes()
     return request
+
+
+def decode(response: pb.EmbedResponse, inputs: int) -> NDArray[np.generic]:
+    """The reply's tensor as (inputs, dimensions), without a copy and so read-only.
+
+    Raises:
+        ValueError: The tensor is not of that shape, or its bytes are not what its shape and dtype say.
+    """
+    tensor = response.embeddings
+    shape, dtype = tuple(tensor.shape), _DTYPES.get(tensor.dtype)
+    if len(shape) != 2 or shape[0] != inputs or dtype is None:  # noqa: PLR2004 - rows and columns
+        raise ValueError(f"the reply has the shape {shape} and dtype {tensor.dtype}; {inputs} inputs were asked")
+    if len(tensor.data) != dtype.itemsize * shape[0] * shape[1]:
+        raise ValueError(f"the reply holds {len(tensor.data)} bytes; its shape is {shape} of {dtype}")
+    return np.frombuffer(tensor.data, dtype=dtype).reshape(shape)

@@ -1,1 +1,1 @@
-"""The client's pure parts."""
+"""The client: its pure parts, and both clients and the command against real servers."""

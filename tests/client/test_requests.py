@@ -1,43 +1,15 @@
-"""Inputs of any number become requests of a bounded size, and replies one array again."""
+"""Inputs become requests, and replies arrays again."""
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from sluice.v1 import embeddings_pb2 as pb
-from sluice_client.requests import EmbedOptions, decode, join, split
-
-OPTIONS = EmbedOptions()
-
-
-@given(
-    texts=st.lists(st.text(max_size=20), max_size=50),
-    max_inputs=st.integers(1, 9),
-    max_bytes=st.integers(1, 60),
-)
-def test_every_text_travels_once_and_in_order(texts: list[str], max_inputs: int, max_bytes: int) -> None:
-    parts = list(split(texts, OPTIONS, max_inputs=max_inputs, max_bytes=max_bytes))
-    assert [t for p in parts for t in p.texts.values] == texts
-    for part in parts:
-        size = sum(len(t.encode()) for t in part.texts.values)
-        assert 1 <= len(part.texts.values) <= max_inputs
-        assert size <= max_bytes or len(part.texts.values) == 1
-
-
-@given(rows=st.lists(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=8), min_size=1, max_size=20))
-def test_rows_of_ids_travel_ragged(rows: list[list[int]]) -> None:
-    parts = list(split(rows, OPTIONS, max_inputs=7, max_bytes=1000))
-    seen = []
-    for part in parts:
-        ids = np.frombuffer(part.token_ids.ids, dtype="<i4")
-        ends = np.cumsum(np.frombuffer(part.token_ids.lengths, dtype="<i4"))
-        seen += [row.tolist() for row in np.split(ids, ends[:-1])]
-    assert seen == rows
+from sluice_client import EmbedOptions, InvalidRequestError
+from sluice_client.requests import check_input, decode, encode
 
 
 def test_options_reach_the_wire() -> None:
     options = EmbedOptions("query", "start", dimensions=8, normalize=False, output_dtype="int8", priority="batch")
-    (request,) = split(["a"], options, max_inputs=1, max_bytes=9)
+    request = encode(["a"], options)
     assert (request.prompt_name, request.truncate, request.dimensions) == ("query", pb.TRUNCATE_START, 8)
     assert (request.normalize, request.output_dtype, request.priority) == (
         False,
@@ -46,18 +18,81 @@ def test_options_reach_the_wire() -> None:
     )
 
 
-def test_an_input_of_another_kind_is_named() -> None:
-    with pytest.raises(TypeError, match="input 1 is a float; expected a text or a sequence of token ids"):
-        list(split(["a", 3.5], OPTIONS, max_inputs=9, max_bytes=99))  # type: ignore[list-item]
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"truncate": "middle"}, "truncate='middle': expected one of end, start, none"),
+        ({"output_dtype": "float64"}, "output_dtype='float64': expected one of float32, float16, int8"),
+        ({"priority": None}, "priority=None: expected one of interactive, batch"),
+        ({"dimensions": 0}, "dimensions=0: expected at least 1, or None for all"),
+    ],
+)
+def test_an_option_that_is_not_allowed_is_named(wrong: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        EmbedOptions(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "row", [[1, 2, 3], (1, 2, 3), range(1, 4), np.array([1, 2, 3]), np.array([1, 2, 3], dtype=np.uint16)]
+)
+def test_a_row_of_ids_may_be_any_sequence_of_whole_numbers(row: object) -> None:
+    checked = check_input(row, 0)
+    assert isinstance(checked, np.ndarray)
+    assert checked.dtype == np.int32
+    assert checked.tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("one", "said"),
+    [
+        (3.5, "input 7 is a float; expected a text or a sequence of token ids"),
+        (None, "input 7 is a NoneType; expected"),
+        (b"ab", "input 7 is a bytes; expected"),
+        ([1.5], r"input 7 is of type float64 and shape \(1,\); expected a text or one row of token ids"),
+        ([[1, 2]], r"of type int64 and shape \(1, 2\)"),
+        ([True], "of type bool"),
+        (np.int64(5), r"of type int64 and shape \(\)"),
+    ],
+)
+def test_an_input_of_another_kind_is_named(one: object, said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        check_input(one, 7)
+
+
+@pytest.mark.parametrize(
+    ("one", "said"),
+    [
+        ([], "input 7 has no tokens; expected at least 1"),
+        ([5, -1], "input 7 holds the token id -1; expected 0 to 2147483647"),
+        ([2**40], "input 7 holds the token id 1099511627776"),
+        ("a \ud800 b", "input 7 is not Unicode text: .*surrogates not allowed"),
+    ],
+)
+def test_an_input_that_can_never_be_served_is_an_error_of_the_clients_own(one: object, said: str) -> None:
+    with pytest.raises(InvalidRequestError, match=said) as refused:
+        check_input(one, 7)
+    assert (refused.value.inputs, refused.value.code) == (range(7, 8), None)
+
+
+def reply(data: bytes, shape: list[int], dtype: int) -> pb.EmbedResponse:
+    return pb.EmbedResponse(embeddings=pb.Tensor(data=data, shape=shape, dtype=dtype))
 
 
 def test_a_reply_becomes_an_array_of_its_shape_and_dtype() -> None:
-    tensor = pb.Tensor(data=np.arange(6, dtype="<f2").tobytes(), shape=[2, 3], dtype=pb.DATA_TYPE_FLOAT16)
-    rows = decode(pb.EmbedResponse(embeddings=tensor))
+    rows = decode(reply(np.arange(6, dtype="<f2").tobytes(), [2, 3], pb.DATA_TYPE_FLOAT16), 2)
     assert rows.dtype == np.float16
     assert rows.tolist() == [[0, 1, 2], [3, 4, 5]]
-    assert join([rows, rows]).shape == (4, 3)
 
 
-def test_nothing_asked_is_an_empty_array() -> None:
-    assert join([]).shape == (0, 0)
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (reply(b"", [1, 0], 99), "dtype 99"),
+        (reply(bytes(24), [3, 2], pb.DATA_TYPE_FLOAT32), "2 inputs were asked"),
+        (reply(bytes(16), [2], pb.DATA_TYPE_FLOAT32), r"shape \(2,\)"),
+        (reply(bytes(15), [2, 2], pb.DATA_TYPE_FLOAT32), "holds 15 bytes"),
+    ],
+)
+def test_a_reply_that_is_not_what_was_asked_is_refused(bad: pb.EmbedResponse, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        decode(bad, 2)
