@@ -11,6 +11,7 @@ ETCD = "v3.6.4"
 COREDNS = "v1.12.4"
 HELM = "v3.18.6"
 PAUSE = "v1"
+VERSITYGW = "v1.8.0"
 
 # Without these the API server calls itself v0.0.0-master, and Helm's kubeVersion checks fail.
 _MAJOR, _MINOR = KUBERNETES.removeprefix("v").split(".")[:2]
@@ -68,3 +69,5 @@ NODE = (
     Program("helm", HELM, "helm.sh/helm/v3/cmd/helm", "helm", _HELM_LDFLAGS),
     Program("pause", PAUSE, ".", "pause"),
 )
+# Of no cluster: the S3 server that the tests load models from.
+OBJECT_STORE = Program("versitygw", VERSITYGW, "github.com/versity/versitygw/cmd/versitygw", "versitygw")

@@ -1,4 +1,4 @@
-"""Where a model comes from: a folder, or the Hugging Face hub."""
+"""Where a model comes from: a folder, the Hugging Face hub, or an object store."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,9 @@ from sluice_server.errors import ModelLoadError
 # Safetensors only: a pickle could run code.
 _FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*/config.json"]
 _PICKLES = ["*.bin"]
-_EXPECTED = "expected a folder (/path or file:///path) or a hub id (org/name, hf://org/name[@revision])"
+_EXPECTED = (
+    "expected a folder (/path or file:///path), a hub id (org/name, hf://org/name[@revision]) or s3://bucket/folder"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class Source:
 
     Attributes:
         folder: Holds config.json, weights and tokenizer.
-        revision: The hub's commit; None for a folder.
+        revision: The hub's commit, or a digest of what the object store holds; None for a folder.
     """
 
     folder: Path
@@ -45,7 +47,8 @@ def fetch(
 
     Args:
         uri: MODEL_PATH.
-        revision: Branch, tag or commit on the hub; one behind an @ in the uri goes before it.
+        revision: Branch, tag or commit on the hub; one behind an @ in the uri goes before it. Of an object store,
+            the digest to insist on.
         cache_dir: For downloads.
         report: Told of a download.
         allow_pickle: Download weights in the old format, too.
@@ -55,15 +58,17 @@ def fetch(
     """
     if uri.startswith("file://"):
         return _folder(Path(uri.removeprefix("file://")), uri)
-    if uri.startswith(("/", "./", "../")):
+    # As transformers does, a folder that is there goes before a hub id of the same words.
+    if uri.startswith(("/", "./", "../")) or (Path(uri) / "config.json").exists():
         return _folder(Path(uri), uri)
+    patterns = [*_FILES, *_PICKLES] if allow_pickle else _FILES
     if uri.startswith("s3://"):
-        raise ModelLoadError(f"MODEL_PATH={uri}: s3:// needs the extra s3, which this version lacks; {_EXPECTED}")
+        return _from_store(uri, revision, cache_dir, patterns, report)
     if "://" in uri and not uri.startswith("hf://"):
         raise ModelLoadError(f"MODEL_PATH={uri}: unknown scheme; {_EXPECTED}")
     name, _, pinned = uri.removeprefix("hf://").partition("@")
     report("downloading", f"{name} from the hub")
-    return _download(name, pinned or revision, cache_dir, [*_FILES, *_PICKLES] if allow_pickle else _FILES)
+    return _download(name, pinned or revision, cache_dir, patterns)
 
 
 def _folder(folder: Path, uri: str) -> Source:
@@ -75,6 +80,20 @@ def _folder(folder: Path, uri: str) -> Source:
         found = ", ".join(sorted(p.name for p in folder.iterdir())[:10]) or "nothing"
         raise ModelLoadError(f"MODEL_PATH={uri}: no config.json in {folder}; it holds {found}")
     return Source(folder, None)
+
+
+def _from_store(
+    uri: str, revision: str | None, cache_dir: str, patterns: list[str], report: Callable[[str, str], None]
+) -> Source:
+    try:
+        from sluice_server.model import s3  # noqa: PLC0415 - its client is an extra
+    except ModuleNotFoundError as error:
+        if error.name not in {"boto3", "botocore"}:
+            raise
+        raise ModelLoadError(
+            f"MODEL_PATH={uri}: s3:// needs boto3, which is not installed; pip install 'sluice-server[s3]'"
+        ) from error
+    return Source(*s3.fetch(uri, revision, cache_dir, patterns, report))
 
 
 def _download(name: str, revision: str | None, cache_dir: str, patterns: list[str]) -> Source:

@@ -36,6 +36,15 @@ def test_a_folder(family_folder: Callable[[str], Path], form: str) -> None:
     assert fetch(form.format(folder)) == sources.Source(folder, None)
 
 
+def test_a_folder_from_here_goes_before_a_hub_id_of_the_same_words(
+    family_folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "org").mkdir()
+    (tmp_path / "org" / "tiny").symlink_to(family_folder("bert"))
+    monkeypatch.chdir(tmp_path)
+    assert fetch("org/tiny") == sources.Source(Path("org/tiny"), None)
+
+
 @pytest.mark.parametrize(
     "uri", ["org/tiny", "hf://org/tiny", "hf://org/tiny@main", "org/tiny@v1", f"org/tiny@{COMMIT}"]
 )
@@ -72,8 +81,8 @@ def test_a_folder_without_a_model_says_what_it_holds(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("uri", "sentence"),
-    [("s3://bucket/model", "needs the extra s3"), ("ftp://x/y", "unknown scheme"), ("a/b/c", "not a hub id")],
+    [("ftp://x/y", "unknown scheme"), ("a/b/c", "not a hub id")],
 )
 def test_other_addresses_are_refused(uri: str, sentence: str) -> None:
-    with pytest.raises(ModelLoadError, match=f"{sentence}.*expected a folder .* or a hub id"):
+    with pytest.raises(ModelLoadError, match=f"{sentence}.*expected a folder .*, a hub id .* or s3://"):
         fetch(uri)

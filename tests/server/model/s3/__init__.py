@@ -1,0 +1,1 @@
+"""Models from an object store."""
