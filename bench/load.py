@@ -1,18 +1,41 @@
-"""A load generator in a process of its own: closed loop (clients that wait) and open loop (arrivals that do not)."""
+"""A load generator in a process of its own: closed loop (clients that wait) and open loop (arrivals that do not).
+
+It shares the machine with what it measures, so it does little: requests are bytes made beforehand, answers are not
+parsed, and what is needed of them stands in the trailers.
+"""
 
 import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 import numpy as np
 from sluice.v1 import embeddings_pb2 as pb
-from sluice.v1 import embeddings_pb2_grpc
 
 _CONNECTIONS = 4
-# Parameters of log-normal lengths, in tokens: (median, sigma, most).
-MIXES = {"queries": (10, 0.4, 32), "products": (32, 0.6, 128), "passages": (100, 0.5, 256)}
+_EMBED = "/sluice.v1.Embeddings/Embed"
+# Parameters of log-normal lengths, in tokens: (share, median, sigma, most) of each kind of text in the mix.
+MIXES = {
+    "queries": ((1.0, 10, 0.4, 32),),
+    "products": ((1.0, 32, 0.6, 128),),
+    "passages": ((1.0, 100, 0.5, 256),),
+    "bimodal": ((0.8, 12, 0.4, 32), (0.2, 150, 0.4, 256)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request, made beforehand.
+
+    Attributes:
+        message: Serialized.
+        tokens: It asks for.
+    """
+
+    message: bytes
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +48,7 @@ class Answer:
         code: Of gRPC.
         tokens: It asked for.
         promised_drain_ms: The server's estimate of its queue, from the trailers; None where there is none.
-        server_seconds: Of these, between the server's own first and last look at the request.
+        server_ms: Of these, in the server's queue and on the device; None where there is none.
     """
 
     sent_at: float
@@ -33,19 +56,29 @@ class Answer:
     code: str
     tokens: int
     promised_drain_ms: float | None
-    server_seconds: float | None
+    server_ms: float | None
 
 
-def requests(mix: str, count: int, *, texts: int = 1, seed: int = 7) -> list[pb.EmbedRequest]:
+def requests(
+    mix: str, count: int, *, texts: int = 1, seed: int = 7, priority: "pb.Priority | None" = None
+) -> list[Request]:
     """Requests of rows of ids, with lengths of the mix."""
-    median, sigma, most = MIXES[mix]
     dice = np.random.default_rng(seed)
     made = []
     for _ in range(count):
-        lengths = np.clip(np.rint(median * np.exp(sigma * dice.standard_normal(texts))), 3, most).astype("<i4")
+        lengths = _lengths(mix, texts, dice)
         ids = dice.integers(1000, 30_000, int(lengths.sum()), dtype="<i4")
-        made.append(pb.EmbedRequest(token_ids=pb.TokenIds(ids=ids.tobytes(), lengths=lengths.tobytes())))
+        rows = pb.TokenIds(ids=ids.tobytes(), lengths=lengths.tobytes())
+        message = pb.EmbedRequest(token_ids=rows, priority=priority or pb.PRIORITY_UNSPECIFIED)
+        made.append(Request(message.SerializeToString(), int(lengths.sum())))
     return made
+
+
+def _lengths(mix: str, count: int, dice: np.random.Generator) -> Any:
+    kinds = MIXES[mix]
+    chosen = dice.choice(len(kinds), size=count, p=[kind[0] for kind in kinds])
+    _, median, sigma, most = np.array(kinds)[chosen].T
+    return np.clip(np.rint(median * np.exp(sigma * dice.standard_normal(count))), 3, most).astype("<i4")
 
 
 class Generator:
@@ -56,23 +89,28 @@ class Generator:
         self._channels = [
             grpc.aio.insecure_channel(target, options=[("bench.connection", place)]) for place in range(_CONNECTIONS)
         ]
-        stubs = [embeddings_pb2_grpc.EmbeddingsStub(c) for c in self._channels]  # type: ignore[no-untyped-call]
-        self._calls = [stub.Embed for stub in stubs]
+        self._calls = [channel.unary_unary(_EMBED, None, None) for channel in self._channels]
         self.answers: list[Answer] = []
 
-    async def closed_loop(self, made: Sequence[pb.EmbedRequest], *, clients: int, seconds: float) -> None:
-        """Each client asks again as soon as it is answered."""
+    async def closed_loop(
+        self, made: Sequence[Request], *, clients: int, seconds: float, cancel_share: float = 0.0
+    ) -> None:
+        """Each client asks again as soon as it is answered, or when a refusal says so; some leave before."""
         end = time.monotonic() + seconds
+        dice = np.random.default_rng(5)
 
         async def client(place: int) -> None:
             while time.monotonic() < end:
-                await self._ask(made[place % len(made)], place, time.monotonic(), 60.0)
+                leaves = dice.random() < cancel_share
+                patience = float(dice.uniform(0.001, 0.3)) if leaves else 60.0
+                pushback_ms = await self._ask(made[place % len(made)], place, time.monotonic(), patience, leaves=leaves)
+                await asyncio.sleep(pushback_ms / 1000)
                 place += clients
 
         await asyncio.gather(*(client(place) for place in range(clients)))
 
     async def open_loop(
-        self, made: Sequence[pb.EmbedRequest], *, per_second: float, seconds: float, deadline_seconds: float
+        self, made: Sequence[Request], *, per_second: float, seconds: float, deadline_seconds: float
     ) -> None:
         """Poisson arrivals at a rate, whatever the server answers."""
         gaps = np.random.default_rng(3).exponential(1 / per_second, int(per_second * seconds))
@@ -92,12 +130,30 @@ class Generator:
         for channel in self._channels:
             await channel.close(grace=None)
 
-    async def _ask(self, request: pb.EmbedRequest, place: int, due: float, deadline_seconds: float) -> None:
-        call = self._calls[place % len(self._calls)](request, timeout=deadline_seconds)
+    async def _ask(
+        self, request: Request, place: int, due: float, patience_seconds: float, *, leaves: bool = False
+    ) -> float:
+        """Sends one request and notes what became of it; returns when to come back, in ms."""
+        call = self._calls[place % len(self._calls)](request.message, timeout=60.0 if leaves else patience_seconds)
+        if leaves:
+            # A caller that goes away, not one whose deadline the server knows.
+            asyncio.get_running_loop().call_later(patience_seconds, call.cancel)
         code = (await call.code()).name
-        trailers = dict(await call.trailing_metadata() or ())
-        drain = trailers.get("sluice-drain-ms")
-        server_seconds = (await call).timings.total_ms / 1000 if code == "OK" else None
-        promised = None if drain is None else float(drain)
-        tokens = len(request.token_ids.ids) // 4
-        self.answers.append(Answer(due, time.monotonic() - due, code, tokens, promised, server_seconds))
+        trailers = {} if code == "CANCELLED" else dict(await call.trailing_metadata() or ())
+        queue, compute = _number(trailers, "sluice-queue-ms"), _number(trailers, "sluice-compute-ms")
+        self.answers.append(
+            Answer(
+                due,
+                time.monotonic() - due,
+                code,
+                request.tokens,
+                _number(trailers, "sluice-drain-ms"),
+                None if queue is None or compute is None else queue + compute,
+            )
+        )
+        return _number(trailers, "grpc-retry-pushback-ms") or 0.0
+
+
+def _number(trailers: dict[str, Any], name: str) -> float | None:
+    value = trailers.get(name)
+    return None if value is None else float(value)

@@ -21,6 +21,7 @@ def pending(
     *,
     arrived_at: float = 0.0,
     deadline: float = NEVER,
+    due_at: float | None = None,
     priority: Priority = Priority.INTERACTIVE,
     dimension: int = 2,
 ) -> PendingRequest:
@@ -33,6 +34,7 @@ def pending(
         future=asyncio.Future(loop=_LOOP),
         arrived_at=arrived_at,
         deadline=deadline,
+        due_at=arrived_at if due_at is None else due_at,
         priority=priority,
         unfinished_rows=len(lengths),
     )

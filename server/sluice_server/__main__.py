@@ -1,8 +1,8 @@
 """`python -m sluice_server`: settings from the environment or flags; `--help` lists them all."""
 
-import asyncio
 import sys
 
+import uvloop
 from pydantic import ValidationError
 
 from sluice_server import logs, threads
@@ -22,7 +22,7 @@ def main() -> int:
     from sluice_server.server import serve
 
     try:
-        asyncio.run(serve(settings, load_model))
+        uvloop.run(serve(settings, load_model))
     except OSError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 1

@@ -18,6 +18,12 @@ def assemble(plan: BatchPlan, batch_sizes: Sequence[int]) -> Batch:
     return Batch(ids, lengths, max(plan.bucket, int(lengths.max())), round_up(len(lengths), batch_sizes))
 
 
+def keep_rows(batch: Batch, kept: NDArray[np.bool_]) -> Batch:
+    """The batch without some of its rows; at least one is kept."""
+    ids = batch.token_ids[np.repeat(kept, batch.lengths)]
+    return Batch(ids, batch.lengths[kept], batch.bucket, batch.rows)
+
+
 def round_up(rows: int, batch_sizes: Sequence[int]) -> int:
     """The smallest fixed size that holds so many rows; the rows themselves above the largest."""
     place = bisect_left(batch_sizes, rows)

@@ -51,13 +51,14 @@ class LatencyGate:
 
     def refuses(self, p95_ms: float | None) -> bool:
         """Decides on one request; unknown latency (nothing finished lately) refuses nobody."""
-        self.stage = self._next_stage(p95_ms)
+        self.stage = self.stage_at(p95_ms)
         if self.stage == "soft":
             self._asked += 1
             return self._asked % _SOFT_SHED_EVERY == 0
         return self.stage == "hard"
 
-    def _next_stage(self, p95_ms: float | None) -> str:
+    def stage_at(self, p95_ms: float | None) -> str:
+        """The stage that this latency leads to; asking changes nothing."""
         if p95_ms is None or p95_ms < _REOPEN * self.soft_p95_ms:
             return "open"
         if p95_ms > self.hard_p95_ms:

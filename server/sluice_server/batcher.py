@@ -1,10 +1,19 @@
-"""What to compute next. Pure: queues, limits and the time in, one batch or a wait out."""
+"""What to compute next. Pure: queues, limits and the time in, one batch out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sluice_server.buckets import Bucket, Buckets
 from sluice_server.cost import CostModel
-from sluice_server.requests import BatchPlan, RunSlice, Wait
+from sluice_server.requests import BatchPlan, Priority, RunSlice
+
+# Under a backlog a batch may take so many times its target: what waits gains more by fewer fixed costs
+# than it loses behind a longer batch.
+MOST_STRETCH = 4.0
+# Batch work alone does not make batches longer while somebody asked within this time: the next person would wait
+# for all of it.
+_COMPANY_SECONDS = 2.0
+# Interactive work overtakes batch work that came up to so many patiences before it.
+_BATCH_PATIENCES = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +25,7 @@ class BatchLimits:
         max_tokens: Tokens per batch, padding included.
         target_seconds: Time that one batch should take.
         stale_after_seconds: A row that waited so long goes first.
+        patience_seconds: Work is due so long after it came, unless its own deadline is earlier.
         mixes_buckets: The packed layout fills a batch from every bucket.
     """
 
@@ -23,76 +33,115 @@ class BatchLimits:
     max_tokens: int
     target_seconds: float
     stale_after_seconds: float
+    patience_seconds: float
     mixes_buckets: bool
 
 
-def next_batch(
-    buckets: Buckets, limits: BatchLimits, cost: CostModel, now: float, *, device_idle: bool
-) -> BatchPlan | Wait:
-    """Chooses the next batch: stale rows (earliest deadline first), then a full bucket, then, idle, the largest.
+def due_at(limits: BatchLimits, *, arrived_at: float, deadline: float, priority: Priority) -> float:
+    """When work should be done: the order in which rows go to the device.
 
-    Rows of requests that ended are gone from the buckets before this is called. The chosen rows are taken
-    out of the buckets.
+    Earliest deadline first, with a deadline for everybody: those who set none, or a late one, are due after the
+    patience; batch work after twice that, whatever its deadline. Later arrivals are due later, so nothing starves.
+    """
+    if priority is Priority.BATCH:
+        return arrived_at + _BATCH_PATIENCES * limits.patience_seconds
+    return min(deadline, arrived_at + limits.patience_seconds)
+
+
+def next_batch(buckets: Buckets, limits: BatchLimits, cost: CostModel, now: float) -> BatchPlan | None:
+    """Chooses the next batch and takes its rows out of the buckets; None where nothing is queued.
+
+    The packed layout mixes all buckets, the earliest due first. The padded layout computes one bucket: a stale one
+    (the earliest due), else a full one, else the largest; interactive work before batch work.
 
     Args:
-        buckets: The queues.
+        buckets: The queues; rows of requests that ended are gone from them.
         limits: What one batch may be.
         cost: How long so many tokens of a bucket take.
         now: The server's clock, in seconds.
-        device_idle: Nothing runs and nothing is prefetched.
     """
-    waiting = [bucket for bucket in buckets if bucket.queued_rows]
+    waiting = buckets.waiting
     if not waiting:
-        return Wait(None)
-    stale = [bucket for bucket in waiting if _oldest(bucket) + limits.stale_after_seconds <= now]
-    if stale:
-        return _fill(buckets, min(stale, key=_urgency), limits, cost, "stale")
-    full = [bucket for bucket in waiting if _fullness(bucket, buckets, limits, cost) >= 1.0]
-    if full:
-        return _fill(buckets, max(full, key=lambda b: b.queued_tokens), limits, cost, "full")
-    if device_idle:
-        return _fill(buckets, max(waiting, key=lambda b: b.queued_tokens), limits, cost, "idle")
-    return Wait(min(map(_oldest, waiting)) + limits.stale_after_seconds)
-
-
-def token_budget(bucket: Bucket, limits: BatchLimits, cost: CostModel) -> int:
-    """Tokens of this bucket that fit both the memory limit and the time target; at least one row's."""
-    return max(
-        min(limits.max_tokens, cost.tokens_within(limits.target_seconds, bucket.max_tokens)),
-        bucket.max_tokens,
-    )
-
-
-def _fill(buckets: Buckets, seed: Bucket, limits: BatchLimits, cost: CostModel, reason: str) -> BatchPlan:
-    budget = token_budget(seed, limits, cost)
-    rows, order = limits.max_rows, [seed]
+        return None
     if limits.mixes_buckets:
-        order += sorted((b for b in buckets if b is not seed and b.queued_rows), key=_oldest)
-    else:
-        # The padded layout computes the whole rectangle.
-        rows = min(rows, max(1, budget // seed.max_tokens))
+        seed = min(waiting, key=lambda bucket: bucket.due_at)
+        budget = token_budget(seed, limits, cost, backlog_tokens(buckets, now))
+        return _fill(waiting, limits.max_rows, budget, "earliest")
+    seed, reason = _seed(waiting, limits, cost, now)
+    budget = token_budget(seed, limits, cost, min(seed.queued_rows * seed.max_tokens, backlog_tokens(buckets, now)))
+    # The padded layout computes the whole rectangle.
+    return _fill([seed], min(limits.max_rows, max(1, budget // seed.max_tokens)), budget, reason)
+
+
+def backlog_tokens(buckets: Buckets, now: float, priority: Priority = Priority.INTERACTIVE) -> int:
+    """What makes batches of this priority longer: all that is queued; in the company of people only their own."""
+    if now - buckets.interactive_at >= _COMPANY_SECONDS:
+        return buckets.queued_tokens
+    return buckets.queued_tokens_of(Priority.INTERACTIVE) if priority is Priority.INTERACTIVE else 0
+
+
+def token_budget(bucket: Bucket, limits: BatchLimits, cost: CostModel, waiting_tokens: int) -> int:
+    """Tokens of this bucket that fit the memory limit and the time target, stretched under a backlog.
+
+    At least one row's.
+
+    Args:
+        bucket: Whose rate counts.
+        limits: Of one batch.
+        cost: Of this device.
+        waiting_tokens: What else could go into this batch.
+    """
+    usual = cost.tokens_within(limits.target_seconds, bucket.max_tokens)
+    if waiting_tokens > usual:
+        usual = min(waiting_tokens, cost.tokens_within(MOST_STRETCH * limits.target_seconds, bucket.max_tokens))
+    return max(min(limits.max_tokens, usual), bucket.max_tokens)
+
+
+def lowered(limits: BatchLimits, *, failed_tokens: int, longest_row: int) -> BatchLimits:
+    """After a batch of so many tokens, padding included, did not fit the device's memory: half of it, for good."""
+    return replace(limits, max_tokens=max(longest_row, min(limits.max_tokens, failed_tokens // 2)))
+
+
+def busy_rate(cost: CostModel, limits: BatchLimits) -> float | None:
+    """Tokens per second under a backlog; None before anything was measured."""
+    return cost.full_batch_rate(MOST_STRETCH * limits.target_seconds)
+
+
+def _seed(waiting: list[Bucket], limits: BatchLimits, cost: CostModel, now: float) -> tuple[Bucket, str]:
+    stale = [bucket for bucket in waiting if _stale_at(bucket, limits) <= now]
+    if stale:
+        return min(stale, key=lambda bucket: bucket.due_at), "stale"
+    full = [bucket for bucket in waiting if _is_full(bucket, limits, cost)]
+    return max(full or waiting, key=_interactive_then_largest), "full" if full else "largest"
+
+
+def _fill(buckets: list[Bucket], rows: int, budget: int, reason: str) -> BatchPlan:
+    """Rows of these buckets, the earliest due first, until nothing more fits."""
     slices: list[RunSlice] = []
-    for bucket in order:
-        if rows <= 0 or budget <= 0:
-            break
-        taken = bucket.take(max_rows=rows, max_tokens=budget, at_least_one=not slices)
-        slices += taken
-        rows -= sum(len(one.indices) for one in taken)
-        budget -= sum(one.tokens for one in taken)
+    while buckets and rows > 0 and budget > 0:
+        bucket = min(buckets, key=lambda one: one.due_at)
+        taken = bucket.take(max_rows=rows, max_tokens=budget, force=not slices)
+        if taken is None:
+            buckets = [one for one in buckets if one is not bucket]
+            continue
+        slices.append(taken)
+        rows -= len(taken.indices)
+        budget -= taken.tokens
     return BatchPlan(tuple(slices), max(one.bucket for one in slices), reason)
 
 
-def _fullness(bucket: Bucket, buckets: Buckets, limits: BatchLimits, cost: CostModel) -> float:
-    """1 and above: a batch from this bucket would leave nothing of its budget unused."""
-    tokens = buckets.queued_tokens if limits.mixes_buckets else bucket.queued_tokens
-    by_tokens = tokens / token_budget(bucket, limits, cost)
-    return max(by_tokens, bucket.queued_rows / limits.max_rows)
+def _stale_at(bucket: Bucket, limits: BatchLimits) -> float:
+    """When the bucket may no longer be passed over; batch work is patient."""
+    waits = (limits.stale_after_seconds, _BATCH_PATIENCES * limits.patience_seconds)
+    heads = [(lane.head, wait) for lane, wait in zip(bucket.lanes, waits, strict=True)]
+    return min(head.request.arrived_at + wait for head, wait in heads if head is not None)
 
 
-def _oldest(bucket: Bucket) -> float:
-    return min((run.request.arrived_at for run in bucket.heads()), default=float("inf"))
+def _is_full(bucket: Bucket, limits: BatchLimits, cost: CostModel) -> bool:
+    """A batch from this bucket would leave nothing of its usual budget unused."""
+    usual = token_budget(bucket, limits, cost, 0)
+    return bucket.queued_tokens >= usual or bucket.queued_rows >= limits.max_rows
 
 
-def _urgency(bucket: Bucket) -> tuple[float, float]:
-    """Earliest deadline first; among those without one, the longest wait."""
-    return min((run.request.deadline for run in bucket.heads()), default=float("inf")), _oldest(bucket)
+def _interactive_then_largest(bucket: Bucket) -> tuple[bool, int]:
+    return bucket.lanes[Priority.INTERACTIVE].queued_rows > 0, bucket.queued_tokens

@@ -1,12 +1,52 @@
-"""Queues of rows by length: first in, first out within a bucket and a priority."""
+"""Rows wait here by length, in order of arrival. Counts are kept as rows come and go, never recounted."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from sluice_server.requests import ItemRun, PendingRequest, RunSlice
+from sluice_server.requests import ItemRun, PendingRequest, Priority, RunSlice
+
+_NEVER = float("inf")
+
+
+@dataclass(slots=True)
+class Lane:
+    """Rows of one bucket and one priority, first in, first out.
+
+    Attributes:
+        queued_tokens: Of live rows still queued.
+        queued_rows: Live rows still queued.
+    """
+
+    queued_tokens: int = 0
+    queued_rows: int = 0
+    _runs: deque[ItemRun] = field(default_factory=deque)
+
+    @property
+    def head(self) -> ItemRun | None:
+        """The first run with rows left; emptied ones leave the lane here."""
+        while self._runs:
+            if self._runs[0].remaining_rows:
+                return self._runs[0]
+            self._runs.popleft()
+        return None
+
+    def append(self, run: ItemRun) -> None:
+        """Queues a run behind all others."""
+        self._runs.append(run)
+        self.queued_tokens += run.remaining_tokens
+        self.queued_rows += run.remaining_rows
+
+    def advance(self, run: ItemRun, rows: int) -> int:
+        """Takes rows from the front of a run; returns their tokens."""
+        end = run.taken + rows
+        tokens = int(run.cumulative_tokens[end] - run.cumulative_tokens[run.taken])
+        run.taken = end
+        self.queued_tokens -= tokens
+        self.queued_rows -= rows
+        return tokens
 
 
 @dataclass(slots=True)
@@ -16,78 +56,72 @@ class Bucket:
     Attributes:
         max_tokens: Longest row.
         lanes: One queue per priority.
-        queued_tokens: Of live rows still queued.
-        queued_rows: Live rows still queued.
     """
 
     max_tokens: int
-    lanes: tuple[deque[ItemRun], deque[ItemRun]] = field(default_factory=lambda: (deque(), deque()))
-    queued_tokens: int = 0
-    queued_rows: int = 0
+    lanes: tuple[Lane, ...] = field(default_factory=lambda: tuple(Lane() for _ in Priority))
 
-    def heads(self) -> Iterator[ItemRun]:
-        """The first live run of each lane."""
-        for lane in self.lanes:
-            while lane and not lane[0].remaining_rows:
-                lane.popleft()
-            if lane:
-                yield lane[0]
+    @property
+    def queued_tokens(self) -> int:
+        """Of live rows still queued."""
+        return sum(lane.queued_tokens for lane in self.lanes)
 
-    def take(self, *, max_rows: int, max_tokens: int, at_least_one: bool) -> list[RunSlice]:
-        """Takes rows from the front, as many as fit; interactive rows first.
+    @property
+    def queued_rows(self) -> int:
+        """Live rows still queued."""
+        return sum(lane.queued_rows for lane in self.lanes)
+
+    @property
+    def due_at(self) -> float:
+        """The earliest of the lanes' first rows; infinity where nothing waits."""
+        return min((head.request.due_at for lane in self.lanes if (head := lane.head)), default=_NEVER)
+
+    def take(self, *, max_rows: int, max_tokens: int, force: bool) -> RunSlice | None:
+        """Takes rows of the one run that is due first, as many as fit; None where none fits.
 
         Args:
-            max_rows: Rows to take.
+            max_rows: Rows to take, at least 1.
             max_tokens: Of the rows taken.
-            at_least_one: The first row goes even where it alone is above max_tokens: nothing waits for ever.
+            force: One row goes even where it alone is above max_tokens: nothing waits for ever.
         """
-        slices: list[RunSlice] = []
-        for lane in self.lanes:
-            while lane and max_rows > 0:
-                run = lane[0]
-                if not run.remaining_rows:
-                    lane.popleft()
-                    continue
-                count = _rows_that_fit(run, max_rows, max_tokens, force=at_least_one and not slices)
-                if count == 0:
-                    return slices
-                slices.append(self._advance(run, count))
-                max_rows -= count
-                max_tokens -= slices[-1].tokens
-        return slices
-
-    def drop(self, run: ItemRun) -> int:
-        """Removes what is still queued of a run; returns its tokens. The empty run leaves its lane later."""
-        dropped = run.remaining_tokens
-        self.queued_tokens -= dropped
-        self.queued_rows -= run.remaining_rows
-        run.taken = len(run.indices)
-        return dropped
-
-    def _advance(self, run: ItemRun, count: int) -> RunSlice:
-        start, end = run.taken, run.taken + count
-        tokens = int(run.cumulative_tokens[end] - run.cumulative_tokens[start])
-        run.taken = end
-        self.queued_tokens -= tokens
-        self.queued_rows -= count
-        return RunSlice(run.request, run.indices[start:end], tokens, self.max_tokens)
+        heads = [(head, lane) for lane in self.lanes if (head := lane.head)]
+        if not heads:
+            return None
+        run, lane = min(heads, key=lambda one: one[0].request.due_at)
+        count = _rows_that_fit(run, max_rows, max_tokens, force=force)
+        if count == 0:
+            return None
+        start = run.taken
+        tokens = lane.advance(run, count)
+        return RunSlice(run.request, run.indices[start : start + count], tokens, self.max_tokens)
 
 
 class Buckets:
-    """All queues of the server. Not thread-safe: the event loop owns them."""
+    """All queues of the server. Not thread-safe: the event loop owns them.
+
+    Attributes:
+        interactive_at: When the last interactive request came, on the server's clock.
+    """
 
     def __init__(self, boundaries: Sequence[int]) -> None:
+        self.interactive_at = -_NEVER
         self._boundaries = np.asarray(boundaries, dtype=np.int64)
         self._buckets = tuple(Bucket(int(boundary)) for boundary in boundaries)
-        self._runs: dict[PendingRequest, list[tuple[Bucket, ItemRun]]] = {}
+        self._runs: dict[PendingRequest, list[tuple[Lane, ItemRun]]] = {}
 
-    def __iter__(self) -> Iterator[Bucket]:
-        return iter(self._buckets)
+    @property
+    def waiting(self) -> list[Bucket]:
+        """Those that hold rows, the shortest first."""
+        return [bucket for bucket in self._buckets if bucket.queued_rows]
 
     @property
     def queued_tokens(self) -> int:
         """Over all buckets."""
         return sum(bucket.queued_tokens for bucket in self._buckets)
+
+    def queued_tokens_of(self, priority: Priority) -> int:
+        """Over all buckets, of one priority."""
+        return sum(bucket.lanes[priority].queued_tokens for bucket in self._buckets)
 
     def add(self, request: PendingRequest) -> None:
         """Queues every row of the request in the bucket of its length.
@@ -98,19 +132,19 @@ class Buckets:
         places = np.minimum(np.searchsorted(self._boundaries, lengths), len(self._buckets) - 1)
         runs = []
         for place in np.unique(places):
-            bucket = self._buckets[place]
             indices = np.flatnonzero(places == place)
             cumulative = np.concatenate(([0], np.cumsum(lengths[indices], dtype=np.int64)))
             run = ItemRun(request, indices, cumulative)
-            bucket.lanes[request.priority].append(run)
-            bucket.queued_tokens += run.remaining_tokens
-            bucket.queued_rows += run.remaining_rows
-            runs.append((bucket, run))
+            lane = self._buckets[place].lanes[request.priority]
+            lane.append(run)
+            runs.append((lane, run))
         self._runs[request] = runs
+        if request.priority is Priority.INTERACTIVE:
+            self.interactive_at = request.arrived_at
 
     def forget(self, request: PendingRequest) -> int:
         """Drops what is still queued of a request that ended; returns its tokens."""
-        return sum(bucket.drop(run) for bucket, run in self._runs.pop(request, ()))
+        return sum(lane.advance(run, run.remaining_rows) for lane, run in self._runs.pop(request, ()))
 
 
 def _rows_that_fit(run: ItemRun, max_rows: int, max_tokens: int, *, force: bool) -> int:

@@ -131,6 +131,10 @@ class CostModel:
         rate = tokens / seconds * variable / (variable + self.fixed_seconds)
         return rate / self._correction.per_second
 
+    def full_batch_seconds(self, target_seconds: float) -> float:
+        """How long a batch takes that is made to take so long: longer where its fixed part is large."""
+        return (self._variable_part(target_seconds) + self.fixed_seconds) * self._correction.per_second
+
     def _variable_part(self, target_seconds: float) -> float:
         """Of a batch that takes as long as is wished, or longer where its fixed part is large."""
         return max(target_seconds - self.fixed_seconds, self.fixed_seconds * _LEAST_VARIABLE_SHARE)

@@ -1,4 +1,4 @@
-"""Totals since boot, in tokens; the event loop alone changes them."""
+"""Totals since boot; the event loop alone changes them."""
 
 from dataclasses import dataclass, field
 
@@ -11,6 +11,7 @@ class Counters:
         offered_tokens: Asked for.
         admitted_tokens: Taken in.
         rejected_tokens: Refused, by reason.
+        rejected_requests: Refused, by reason.
         expired_tokens: Admitted, then dropped because the caller left or the deadline passed.
         computed_tokens: Of rows that were computed.
         padded_tokens: Computed as padding only.
@@ -19,6 +20,7 @@ class Counters:
     offered_tokens: int = 0
     admitted_tokens: int = 0
     rejected_tokens: dict[str, int] = field(default_factory=dict)
+    rejected_requests: dict[str, int] = field(default_factory=dict)
     expired_tokens: int = 0
     computed_tokens: int = 0
     padded_tokens: int = 0
@@ -26,8 +28,15 @@ class Counters:
     def reject(self, reason: str, tokens: int) -> None:
         """Counts a refusal."""
         self.rejected_tokens[reason] = self.rejected_tokens.get(reason, 0) + tokens
+        self.rejected_requests[reason] = self.rejected_requests.get(reason, 0) + 1
 
     @property
     def rejected_tokens_total(self) -> int:
         """For all reasons."""
         return sum(self.rejected_tokens.values())
+
+    @property
+    def padding_waste(self) -> float | None:
+        """Share of what the device computed that was padding; None before it computed anything."""
+        computed = self.computed_tokens + self.padded_tokens
+        return self.padded_tokens / computed if computed else None

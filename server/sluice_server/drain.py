@@ -1,13 +1,21 @@
-"""How long until all that is reserved is computed: the one number that everything else is made of. Pure."""
+"""How long until work is computed: the numbers that admission and scaling are made of. Pure."""
 
-from sluice_server.batcher import BatchLimits, token_budget
+from sluice_server.batcher import MOST_STRETCH, BatchLimits, backlog_tokens, busy_rate, token_budget
 from sluice_server.buckets import Buckets
 from sluice_server.cost import CostModel
 from sluice_server.flight import Flight
+from sluice_server.requests import Priority
 
 
 def drain_seconds(
-    *, buckets: Buckets, flight: Flight, reserved_tokens: int, cost: CostModel, limits: BatchLimits, now: float
+    *,
+    buckets: Buckets,
+    flight: Flight,
+    reserved_tokens: int,
+    cost: CostModel,
+    limits: BatchLimits,
+    now: float,
+    priorities: tuple[Priority, ...] = tuple(Priority),
 ) -> float:
     """Σ over buckets queued tokens / rate + the fixed cost of their batches + the rest of what the device has.
 
@@ -19,12 +27,32 @@ def drain_seconds(
         cost: Of this device.
         limits: Of one batch.
         now: The server's clock, in seconds.
+        priorities: Whose queued work counts.
     """
-    seconds = flight.remaining_seconds(now)
-    for bucket in buckets:
-        seconds += cost.seconds(bucket.queued_tokens, bucket.max_tokens) or 0.0
-    rate = cost.full_batch_rate(limits.target_seconds)
-    if rate:
-        seconds += (reserved_tokens - flight.tokens - buckets.queued_tokens) / rate
-    batches = sum(bucket.queued_tokens / token_budget(bucket, limits, cost) for bucket in buckets)
+    seconds, batches = flight.remaining_seconds(now), 0.0
+    for priority in priorities:
+        backlog = backlog_tokens(buckets, now, priority)
+        for bucket in buckets.waiting:
+            tokens = bucket.lanes[priority].queued_tokens
+            if tokens:
+                together = backlog if limits.mixes_buckets else min(backlog, bucket.queued_rows * bucket.max_tokens)
+                seconds += cost.seconds(tokens, bucket.max_tokens) or 0.0
+                batches += tokens / token_budget(bucket, limits, cost, together)
+    in_tokenizer = reserved_tokens - flight.tokens - buckets.queued_tokens
+    if in_tokenizer > 0 and (rate := busy_rate(cost, limits)):
+        seconds += in_tokenizer / rate
     return max(0.0, seconds + cost.seconds_per_batch * batches)
+
+
+def filling_seconds(*, buckets: Buckets, cost: CostModel, limits: BatchLimits, now: float) -> float:
+    """By how much later arrivals may lengthen the batch that a new request goes in.
+
+    A request is done when its batch is, and the batch is filled up behind it: by a whole batch under a backlog, by
+    less the emptier the queue.
+    """
+    rate = busy_rate(cost, limits)
+    if not rate:
+        return 0.0
+    usual, longest = (cost.full_batch_seconds(f * limits.target_seconds) for f in (1.0, MOST_STRETCH))
+    waiting = backlog_tokens(buckets, now) / rate
+    return min(1.0, waiting / usual) * min(max(waiting, usual), longest)

@@ -1,4 +1,7 @@
-"""What can go wrong, in the words of the domain. rpc/status.py maps each to gRPC and HTTP codes, once."""
+"""What can go wrong, in the words of the domain. rpc/status.py maps each to gRPC and HTTP codes, once.
+
+A refusal's `reason` is its label in the metrics.
+"""
 
 
 class SluiceError(Exception):
@@ -30,6 +33,8 @@ class OverloadedError(SluiceError):
 class DeadlineTooShortError(SluiceError):
     """Refused at once: the work would end after the caller's deadline."""
 
+    reason = "deadline"
+
 
 class DeadlineExceededError(SluiceError):
     """Admitted, but the deadline passed before the work was computed; it was dropped."""
@@ -38,13 +43,19 @@ class DeadlineExceededError(SluiceError):
 class DrainingError(SluiceError):
     """The server is shutting down and takes no new work."""
 
+    reason = "draining"
+
 
 class NotReadyError(SluiceError):
     """The model is not loaded and warm yet."""
 
+    reason = "not_ready"
+
 
 class ServerFailedError(SluiceError):
     """The server cannot serve any more; the text says why."""
+
+    reason = "failed"
 
 
 class BatchFailedError(SluiceError):

@@ -5,6 +5,13 @@ from dataclasses import dataclass, field
 
 from sluice_server.requests import BatchPlan
 
+# One batch runs and one is prefetched.
+MAX_PENDING = 2
+# The next batch is made shortly before the running one should end: late enough for new arrivals to join it and
+# for the urgent to overtake, early enough for the device not to wait.
+_PREFETCH_SHARE = 0.15
+_LEAST_PREFETCH_SECONDS = 0.002
+
 
 @dataclass(frozen=True, slots=True)
 class Underway:
@@ -51,6 +58,16 @@ class Flight:
     def running_seconds(self, now: float) -> float:
         """How long the first batch has been computed; 0 where there is none."""
         return 0.0 if self._running_since is None else now - self._running_since
+
+    def feed_at(self, now: float) -> float | None:
+        """When the device should get its next batch; None where it has all that it may have."""
+        if len(self._batches) >= MAX_PENDING:
+            return None
+        if not self._batches:
+            return now
+        (running,) = self._batches.values()
+        lead = max(_LEAST_PREFETCH_SECONDS, _PREFETCH_SHARE * running.expected_seconds)
+        return now + max(0.0, self.remaining_seconds(now) - lead)
 
     def remaining_seconds(self, now: float) -> float:
         """Until all of them are done, as far as the cost model foresees it."""

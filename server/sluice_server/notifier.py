@@ -31,6 +31,15 @@ def deliver(plan: BatchPlan, embeddings: NDArray[np.float32], *, started_at: flo
             request.future.set_result(None)
 
 
+def fail_rows(plan: BatchPlan, rows: NDArray[np.bool_], error: SluiceError) -> None:
+    """Completes the requests of these rows with an error."""
+    row = 0
+    for part in plan.slices:
+        if rows[row : row + len(part.indices)].any():
+            fail(part.request, error)
+        row += len(part.indices)
+
+
 def fail(request: PendingRequest, error: SluiceError) -> None:
     """Completes a request with an error, once."""
     if not request.future.done():

@@ -47,6 +47,7 @@ class PendingRequest:
         future: Completed once, with None or with the error.
         arrived_at: On the server's clock, in seconds.
         deadline: On the same clock; infinity where the caller set none.
+        due_at: On the same clock: rows with the earliest go first. Always finite, so that nothing starves.
         priority: Of the whole request.
         unfinished_rows: Rows whose embedding is not yet in the result.
         first_started_at: When its first row went to the device.
@@ -59,10 +60,16 @@ class PendingRequest:
     future: "asyncio.Future[None]"
     arrived_at: float
     deadline: float
+    due_at: float
     priority: Priority
     unfinished_rows: int
     first_started_at: float | None = None
     compute_seconds: float = 0.0
+
+    @property
+    def is_over(self) -> bool:
+        """Nobody waits for it any more: answered, failed, or its caller left. Any thread may ask."""
+        return self.future.done()
 
 
 @dataclass(slots=True, eq=False)
@@ -116,7 +123,7 @@ class BatchPlan:
     Attributes:
         slices: In the order of the batch's rows.
         bucket: Every row is at most so long.
-        reason: stale, full, or idle (the device would otherwise wait).
+        reason: earliest, stale, full or largest: what its first rows were chosen for.
     """
 
     slices: tuple[RunSlice, ...]
@@ -128,13 +135,7 @@ class BatchPlan:
         """Of all rows, padding excluded."""
         return sum(one.tokens for one in self.slices)
 
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Nothing to compute before then.
-
-    Attributes:
-        until: On the server's clock; None waits for an arrival or for the device.
-    """
-
-    until: float | None
+    def wanted(self, now: float) -> NDArray[np.bool_]:
+        """Whose request is neither over nor past its deadline: bool (rows,). Any thread may ask."""
+        waits = [not one.request.is_over and one.request.deadline > now for one in self.slices]
+        return np.repeat(waits, [len(one.indices) for one in self.slices])

@@ -14,20 +14,19 @@ from sluice_server.cost import Measurement
 from sluice_server.engine import Engine, EngineConfig
 from sluice_server.health import Phase
 from sluice_server.http.server import HttpServer
-from sluice_server.metrics import Metrics
+from sluice_server.intake import IntakeConfig
 from sluice_server.model.config import LoadedModel, ModelConfig
+from sluice_server.observability.telemetry import Telemetry
 from sluice_server.rpc.server import GrpcServer
 from sluice_server.security import read_tls_files
 from sluice_server.serving import EmbeddingService
 from sluice_server.settings import Settings
 from sluice_server.validation import RequestLimits
 from sluice_server.warm_up import warm_up_batches
-from sluice_server.worker import Worker, WorkerCallbacks
+from sluice_server.worker import BatchResult, Worker, WorkerCallbacks
 
 logger = logging.getLogger(__name__)
 
-# What is admitted must be done within the limit although the estimate errs; measured at three times capacity.
-_ADMITTED_SHARE = 0.8
 _TARGET_BATCH_MS = {"cpu": 25.0, "cuda": 5.0}
 Loader = Callable[[ModelConfig, Callable[[str, str], None]], LoadedModel]
 
@@ -48,8 +47,8 @@ class Server:
         self.engine = Engine(engine_config(settings), self._worker.submit)
         limits = RequestLimits(settings.max_inputs_per_request, settings.max_tokens_per_request)
         self.service = EmbeddingService(self.engine, limits, settings.tokenizer_threads)
-        self.metrics = Metrics(self.engine)
-        self.service.observe(self.metrics)
+        self.telemetry = Telemetry(self.engine, settings)
+        self.service.observe(self.telemetry.observer)
         self._health_changes: asyncio.Queue[bool] = asyncio.Queue()
         self.grpc_port = self.http_port = 0
         self.on_listening: Callable[[], None] = lambda: None
@@ -68,16 +67,22 @@ class Server:
             max_connection_age_seconds=settings.max_connection_age_seconds,
             tls=read_tls_files(settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file),
             token=_secret(settings),
+            observer=self.telemetry.observer,
         )
         http_server = HttpServer(
-            self.service, self.metrics, max_body_bytes=settings.max_message_bytes, token=_secret(settings)
+            self.service,
+            self.telemetry.metrics,
+            max_body_bytes=settings.max_message_bytes,
+            token=_secret(settings),
+            observer=self.telemetry.observer,
         )
         self.http_port = await http_server.start(settings.grpc_host, settings.http_health_port)
         self.grpc_port = await grpc_server.start(f"{settings.grpc_host}:{settings.grpc_port}")
         logger.info("listening", extra={"grpc_port": self.grpc_port, "http_port": self.http_port})
         self.on_listening()
-        self.engine.watch_phase(lambda phase: self._health_changes.put_nowait(phase.name == "serving"))
+        self.engine.lifecycle.watch(lambda phase: self._health_changes.put_nowait(phase.name == "serving"))
         self._worker.start()
+        self.telemetry.start()
         try:
             async with asyncio.TaskGroup() as group:
                 follower = group.create_task(self._follow_phase(grpc_server))
@@ -90,7 +95,7 @@ class Server:
             await grpc_server.stop(grace_seconds=1)
             await http_server.stop()
             self.service.close()
-            await asyncio.to_thread(self._worker.stop, 5.0)
+            await asyncio.gather(asyncio.to_thread(self._worker.stop, 5.0), self.telemetry.stop())
 
     async def _follow_phase(self, grpc_server: GrpcServer) -> None:
         """GRPC health says what the phase says, in its order."""
@@ -101,12 +106,12 @@ class Server:
         """Says so, keeps serving while the word spreads, then finishes what was admitted."""
         settings = self._settings
         if self.engine.phase.name != "serving":
-            self.engine.begin_drain("the server shuts down before it served")
-            self.engine.stop_accepting()
+            self.engine.lifecycle.begin_drain("the server shuts down before it served")
+            self.engine.lifecycle.stop_accepting()
             return
-        self.engine.begin_drain("the server shuts down and finishes what it admitted")
+        self.engine.lifecycle.begin_drain("the server shuts down and finishes what it admitted")
         await asyncio.sleep(settings.shutdown_propagation_seconds)
-        self.engine.stop_accepting()
+        self.engine.lifecycle.stop_accepting()
         try:
             async with asyncio.timeout(settings.shutdown_drain_seconds):
                 await self.engine.wait_idle()
@@ -121,7 +126,7 @@ class Server:
         return loaded.backend
 
     def _report_loading(self, phase: str, sentence: str) -> None:
-        self._on_loop(self.engine.set_phase, Phase(phase, sentence))  # type: ignore[arg-type]
+        self._on_loop(self.engine.lifecycle.enter, Phase(phase, sentence))  # type: ignore[arg-type]
 
     def _warm_up_batches(self, backend: Backend) -> list[Batch]:
         return warm_up_batches(backend.info, self._settings.buckets, self._settings.batch_sizes)
@@ -129,13 +134,18 @@ class Server:
     def _callbacks(self) -> WorkerCallbacks:
         return WorkerCallbacks(
             on_phase=lambda name, reason, step, steps: self._on_loop(
-                self.engine.set_phase,
+                self.engine.lifecycle.enter,
                 Phase(name, reason, step, steps),  # type: ignore[arg-type]
             ),
             on_ready=self._ready,
-            on_result=lambda number, result: self._on_loop(self.engine.on_result, number, result),
+            on_result=lambda number, result: self._on_loop(self._on_result, number, result),
             on_failure=lambda reason: self._on_loop(self.engine.failed, reason),
         )
+
+    def _on_result(self, number: int, result: BatchResult) -> None:
+        """On the loop."""
+        self.engine.on_result(number, result)
+        self.telemetry.observe_batch(result)
 
     def _ready(self, backend: Backend, fingerprint: str, timings: list[Measurement]) -> None:
         limits = batch_limits(self._settings, backend)
@@ -155,12 +165,14 @@ def engine_config(settings: Settings) -> EngineConfig:
         model_uri=settings.model_path,
         boundaries=settings.buckets,
         batch_sizes=settings.batch_sizes,
-        admission=AdmissionLimits(
-            max_drain_ms=_ADMITTED_SHARE * settings.backpressure_max_drain_ms if throughput else None,
-            max_queued_tokens=settings.backpressure_max_queued_tokens if throughput else None,
+        intake=IntakeConfig(
+            AdmissionLimits(
+                max_drain_ms=settings.backpressure_max_drain_ms if throughput else None,
+                max_queued_tokens=settings.backpressure_max_queued_tokens if throughput else None,
+            ),
+            latency_gate=gate if settings.backpressure_latency_enabled else None,
+            latency_window_seconds=settings.backpressure_window_seconds,
         ),
-        latency_gate=gate if settings.backpressure_latency_enabled else None,
-        latency_window_seconds=settings.backpressure_window_seconds,
     )
 
 
@@ -172,6 +184,7 @@ def batch_limits(settings: Settings, backend: Backend) -> BatchLimits:
         max_tokens=settings.max_tokens_per_batch,
         target_seconds=target_ms / 1000,
         stale_after_seconds=settings.deadline_wait_ms / 1000,
+        patience_seconds=settings.backpressure_max_drain_ms / 1000,
         mixes_buckets=backend.info.layout == "packed",
     )
 
@@ -190,6 +203,7 @@ def model_config(settings: Settings) -> ModelConfig:
         exclude_special_tokens=settings.pooling_exclude_special_tokens,
         max_input_tokens=settings.max_input_tokens,
         trust_remote_code=settings.trust_remote_code,
+        allow_pickle=settings.allow_pickle,
     )
 
 

@@ -65,10 +65,10 @@ class Embedded:
 
 
 class AnswerObserver(Protocol):
-    """Told of every answer, for the metrics."""
+    """Told of every answer."""
 
-    def observe(self, embedded: Embedded) -> None:
-        """One request was answered."""
+    def observe(self, embedded: Embedded, options: EmbedOptions) -> None:
+        """The request that the current task serves was computed."""
 
 
 class EmbeddingService:
@@ -107,7 +107,7 @@ class EmbeddingService:
         check_dimensions(options.dimensions, info.dimension)
         self.engine.reserve(rows.total_tokens, priority=options.priority, deadline=options.deadline)
         request = await self.engine.compute(rows, priority=options.priority, deadline=options.deadline)
-        return self._told(_answer(request, options, started=started, tokenize_ms=0.0))
+        return self._told(_answer(request, options, started=started, tokenize_ms=0.0), options)
 
     async def embed_texts(self, texts: Sequence[str], options: EmbedOptions) -> Embedded:
         """Embeds texts; an estimate is reserved before, and settled after, they are tokenized.
@@ -142,15 +142,16 @@ class EmbeddingService:
         tokenize_ms = 1000 * (time.perf_counter() - started)
         request = await self.engine.compute(rows, priority=options.priority, deadline=options.deadline)
         cut = np.flatnonzero(encoded.truncated).tolist()
-        return self._told(_answer(request, options, started=started, tokenize_ms=tokenize_ms, truncated=cut))
+        embedded = _answer(request, options, started=started, tokenize_ms=tokenize_ms, truncated=cut)
+        return self._told(embedded, options)
 
     def close(self) -> None:
         """Ends the tokenizer threads."""
         self._threads.shutdown(cancel_futures=True)
 
-    def _told(self, embedded: Embedded) -> Embedded:
+    def _told(self, embedded: Embedded, options: EmbedOptions) -> Embedded:
         if self._observer is not None:
-            self._observer.observe(embedded)
+            self._observer.observe(embedded, options)
         return embedded
 
     def _info(self) -> ModelInfo:

@@ -1,5 +1,7 @@
 """Every setting, from the environment or a flag; checked before anything is loaded."""
 
+import importlib.util
+import os
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
@@ -12,6 +14,10 @@ CONTROL_TOKENS = (
 )  # fmt: skip
 
 
+# CloudWatch's own rule; besides, AWS/ is Amazon's.
+_CLOUDWATCH_NAMESPACE = r"^[A-Za-z0-9._/#:-]{1,255}$"
+
+
 def _split(value: object) -> object:
     """`16,32` and `["16", "32"]` and `[16, 32]` are the same list."""
     if not isinstance(value, str):
@@ -20,6 +26,11 @@ def _split(value: object) -> object:
     if text.startswith("[") and text.endswith("]") and "],[" not in text and '"' in text:
         text = text[1:-1].replace('"', "")
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _aws_region() -> str | None:
+    """Where the pod runs, as Amazon's own environment says it."""
+    return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
 
 
 Ascending = Annotated[tuple[int, ...], NoDecode, BeforeValidator(_split)]
@@ -37,11 +48,17 @@ class Settings(BaseSettings):
 
     model_path: str = Field(
         "answerdotai/ModernBERT-base",
-        description="Hub id (org/name or hf://org/name[@revision]), local folder, or file:///folder.",
+        description="Hub id (org/name or hf://org/name[@revision]), local folder, file:///folder, or "
+        "s3://bucket/folder (credentials, region and endpoint: AWS_* as for any AWS client).",
     )
-    model_revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
+    model_revision: str | None = Field(
+        None, description="Branch, tag or commit on the hub; of s3://, the revision to insist on, as /info shows it."
+    )
     model_cache_dir: str = Field("/tmp/model_cache", description="Where downloaded models are kept.")  # noqa: S108
     trust_remote_code: bool = Field(False, description="Run code that comes with the model.")
+    allow_pickle: bool = Field(
+        False, description="Load weights that are only there as *.bin; unpickling them can run code."
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to compute.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Of the computation; auto takes bfloat16 where the device computes it natively."
@@ -95,6 +112,14 @@ class Settings(BaseSettings):
     shutdown_propagation_seconds: float = Field(5, ge=0, description="From SIGTERM until new work is refused, in s.")
     shutdown_drain_seconds: float = Field(10, ge=0, description="Longest time to finish admitted work, in s.")
 
+    metrics_enabled: bool = Field(False, description="Publish to CloudWatch, too; /metrics is always there.")
+    metrics_namespace: Annotated[str, Field(pattern=_CLOUDWATCH_NAMESPACE)] = Field(
+        "GPUInference", description="CloudWatch's, for every metric."
+    )
+    metrics_region: str | None = Field(
+        default_factory=_aws_region, description="CloudWatch's; default: AWS_REGION or AWS_DEFAULT_REGION."
+    )
+    metrics_interval_seconds: float = Field(60, ge=1, description="From one publication to the next, in seconds.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severity logged.")
     log_format: Literal["json", "text"] = Field("json", description="One JSON object a line, or text.")
 
@@ -113,12 +138,26 @@ class Settings(BaseSettings):
             raise ValueError("TLS_CERT_FILE and TLS_KEY_FILE: expected both or neither")
         if self.tls_client_ca_file and not self.tls_cert_file:
             raise ValueError("TLS_CLIENT_CA_FILE: expected TLS_CERT_FILE and TLS_KEY_FILE, too")
+        self._check_cloudwatch()
         if self.buckets[-1] > self.max_tokens_per_batch:
             raise ValueError(
                 f"MAX_TOKENS_PER_BATCH={self.max_tokens_per_batch}: expected at least "
                 f"the largest bucket, {self.buckets[-1]}"
             )
         return self
+
+    def _check_cloudwatch(self) -> None:
+        if not self.metrics_enabled:
+            return
+        if importlib.util.find_spec("boto3") is None:
+            raise ValueError(
+                "METRICS_ENABLED=true: CloudWatch needs the extra `cloudwatch`; "
+                "expected pip install 'sluice-server[cloudwatch]', or METRICS_ENABLED=false"
+            )
+        if self.metrics_namespace.startswith("AWS/"):
+            raise ValueError(f"METRICS_NAMESPACE={self.metrics_namespace}: expected one that does not begin with AWS/")
+        if not self.metrics_region:
+            raise ValueError("METRICS_ENABLED=true: no region is known; expected METRICS_REGION or AWS_REGION")
 
 
 def describe(error: ValidationError) -> str:

@@ -39,7 +39,9 @@ def check_rows(rows: TokenRows, limits: RequestLimits, *, vocab_size: int, max_t
         )
     total = int(rows.lengths.sum(dtype=np.int64))
     if total != rows.total_tokens:
-        raise InvalidRequestError(f"the lengths sum to {total}, but {rows.total_tokens} token ids came")
+        raise InvalidRequestError(
+            f"the lengths sum to {total}, but {rows.total_tokens} token ids came; expected as many"
+        )
     if total > limits.max_tokens:
         raise InvalidRequestError(f"{total} tokens in one request; expected at most {limits.max_tokens}")
     lowest, highest = int(rows.token_ids.min()), int(rows.token_ids.max())

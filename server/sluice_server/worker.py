@@ -8,16 +8,32 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from sluice_server.assembly import keep_rows
 from sluice_server.backend import Backend, Batch, BatchOutput, OutOfDeviceMemoryError
 from sluice_server.cost import Measurement
 from sluice_server.errors import BatchFailedError
+from sluice_server.flight import MAX_PENDING
 
 logger = logging.getLogger(__name__)
 
-# One batch runs and one is prefetched.
-MAX_PENDING = 2
 _MEASURED_RUNS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One batch for the device.
+
+    Attributes:
+        number: By which its result is known.
+        batch: What to compute.
+        wanted: At this time, on the server's clock: bool (rows,), whose rows somebody still waits for.
+    """
+
+    number: int
+    batch: Batch
+    wanted: Callable[[float], NDArray[np.bool_]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +41,20 @@ class BatchResult:
     """What became of one batch.
 
     Attributes:
-        output: None where the batch failed.
+        output: Rows in the batch's order, zeros where one was left out; None where the batch failed.
         error: None where it did not.
         started_at: On the server's clock.
         busy_seconds: Device time.
+        left_out: bool (rows,): nobody waited for them when the device began; None where all were computed.
+        too_large_tokens: This many, padding included, did not fit the device's memory; None where all went well.
     """
 
     output: BatchOutput | None
     error: BatchFailedError | None
     started_at: float
     busy_seconds: float
+    left_out: NDArray[np.bool_] | None = None
+    too_large_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,20 +92,20 @@ class Worker:
         self._load = load
         self._warm_up_batches = warm_up_batches
         self._callbacks = callbacks
-        self._jobs: queue.Queue[tuple[int, Batch] | None] = queue.Queue(maxsize=MAX_PENDING + 1)
+        self._jobs: queue.Queue[Job | None] = queue.Queue(maxsize=MAX_PENDING + 1)
         self._thread = threading.Thread(target=self._run, name="device-worker", daemon=True)
 
     def start(self) -> None:
         """Starts the thread."""
         self._thread.start()
 
-    def submit(self, number: int, batch: Batch) -> None:
+    def submit(self, job: Job) -> None:
         """Hands over a batch; the caller never has more than MAX_PENDING under way.
 
         Raises:
             queue.Full: It has: a mistake of ours.
         """
-        self._jobs.put_nowait((number, batch))
+        self._jobs.put_nowait(job)
 
     def stop(self, within_seconds: float) -> None:
         """Ends the thread after the batches that it holds."""
@@ -103,8 +123,7 @@ class Worker:
             self._callbacks.on_failure(str(error) or type(error).__name__)
             return
         while (job := self._jobs.get()) is not None:
-            number, batch = job
-            self._callbacks.on_result(number, self._compute(backend, batch))
+            self._callbacks.on_result(job.number, run_job(backend, job))
 
     def _warm_up(self, backend: Backend) -> list[Measurement]:
         """Runs every shape; the first pays for allocation and compilation, the quickest of the others counts.
@@ -120,17 +139,6 @@ class Worker:
             timings.append(Measurement(batch.bucket, batch.useful_tokens, seconds))
         return timings
 
-    def _compute(self, backend: Backend, batch: Batch) -> BatchResult:
-        """One batch; whatever goes wrong fails this batch, and the thread lives on."""
-        started_at, started = time.monotonic(), time.perf_counter()
-        output, error = None, None
-        try:
-            output = _embed_bisecting(backend, batch)
-        except Exception as cause:
-            logger.exception("a batch failed", extra={"tokens": batch.useful_tokens, "bucket": batch.bucket})
-            error = BatchFailedError(f"the device failed on a batch: {type(cause).__name__}")
-        return BatchResult(output, error, started_at, time.perf_counter() - started)
-
 
 def _timed(backend: Backend, batch: Batch) -> float:
     started = time.perf_counter()
@@ -138,25 +146,67 @@ def _timed(backend: Backend, batch: Batch) -> float:
     return time.perf_counter() - started
 
 
-def _embed_bisecting(backend: Backend, batch: Batch) -> BatchOutput:
-    """Computes a batch; one that does not fit the device's memory is tried once more in two halves."""
+def run_job(backend: Backend, job: Job) -> BatchResult:
+    """One batch; whatever goes wrong fails this batch, and the thread lives on."""
+    started_at, started = time.monotonic(), time.perf_counter()
+    output, error, too_large, left_out = None, None, None, None
     try:
-        return backend.embed(batch)
+        wanted = job.wanted(started_at)
+        if not wanted.all():
+            left_out = ~wanted
+        output, too_large = _embed_wanted(backend, job.batch, wanted)
+    except OutOfDeviceMemoryError:
+        logger.exception("half a batch does not fit the device either", extra={"tokens": job.batch.useful_tokens})
+        too_large = _size(backend, job.batch) // 2
+        error = BatchFailedError("the device is out of memory")
+    except Exception as cause:
+        logger.exception("a batch failed", extra={"tokens": job.batch.useful_tokens, "bucket": job.batch.bucket})
+        error = BatchFailedError(f"the device failed on a batch: {type(cause).__name__}")
+    return BatchResult(output, error, started_at, time.perf_counter() - started, left_out, too_large)
+
+
+def _embed_wanted(backend: Backend, batch: Batch, wanted: NDArray[np.bool_]) -> tuple[BatchOutput, int | None]:
+    """Computes the wanted rows only; zeros stand for the others."""
+    if wanted.all():
+        return _embed_bisecting(backend, batch)
+    embeddings = np.zeros((len(batch.lengths), backend.info.dimension), dtype=np.float32)
+    if not wanted.any():
+        return BatchOutput(embeddings, 0), None
+    output, too_large = _embed_bisecting(backend, keep_rows(batch, wanted))
+    embeddings[wanted] = output.embeddings
+    return BatchOutput(embeddings, output.computed_tokens), too_large
+
+
+def _embed_bisecting(backend: Backend, batch: Batch) -> tuple[BatchOutput, int | None]:
+    """Computes a batch; one that does not fit the device's memory is tried once more in two halves.
+
+    Returns:
+        The output, and the size that did not fit, or None.
+
+    Raises:
+        OutOfDeviceMemoryError: A half did not fit, or the batch is one row.
+    """
+    try:
+        return backend.embed(batch), None
     except OutOfDeviceMemoryError:
         if len(batch.lengths) == 1:
             raise
-    logger.warning("out of device memory: trying two halves", extra={"tokens": batch.useful_tokens})
+    outputs = [backend.embed(half) for half in _halves(batch)]
+    embeddings = np.concatenate([one.embeddings for one in outputs])
+    return BatchOutput(embeddings, sum(one.computed_tokens for one in outputs)), _size(backend, batch)
+
+
+def _halves(batch: Batch) -> tuple[Batch, Batch]:
     middle = len(batch.lengths) // 2
     cut = int(batch.lengths[:middle].sum())
     rows = -(-batch.rows // 2)
-    halves = (
+    after = len(batch.lengths) - middle
+    return (
         Batch(batch.token_ids[:cut], batch.lengths[:middle], batch.bucket, max(rows, middle)),
-        Batch(
-            batch.token_ids[cut:],
-            batch.lengths[middle:],
-            batch.bucket,
-            max(rows, len(batch.lengths) - middle),
-        ),
+        Batch(batch.token_ids[cut:], batch.lengths[middle:], batch.bucket, max(rows, after)),
     )
-    outputs = [backend.embed(half) for half in halves]
-    return BatchOutput(np.concatenate([one.embeddings for one in outputs]), sum(one.computed_tokens for one in outputs))
+
+
+def _size(backend: Backend, batch: Batch) -> int:
+    """Tokens that the device computes for it, padding included."""
+    return batch.rows * batch.bucket if backend.info.layout == "padded" else batch.useful_tokens

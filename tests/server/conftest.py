@@ -49,7 +49,7 @@ class RunningServer:
         reached = threading.Event()
 
         def watch() -> None:
-            self.server.engine.watch_phase(lambda phase: reached.set() if phase.name in names else None)
+            self.server.engine.lifecycle.watch(lambda phase: reached.set() if phase.name in names else None)
 
         self.loop.call_soon_threadsafe(watch)
         assert reached.wait(within_seconds), f"{self.server.engine.phase} instead of {names}"

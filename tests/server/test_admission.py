@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from sluice_server.admission import AdmissionLimits, Admit, Load, Refuse, decide
 from sluice_server.requests import Priority
 
-LIMITS = AdmissionLimits(max_drain_ms=2000, max_queued_tokens=10_000)
+# Admission fills four fifths of each: 2000 ms.
+LIMITS = AdmissionLimits(max_drain_ms=2500, max_queued_tokens=10_000)
 INTERACTIVE, BATCH = Priority.INTERACTIVE, Priority.BATCH
 
 
@@ -15,12 +16,13 @@ def verdict(
     *,
     reserved: int = 1000,
     drain_ms: float | None = 100.0,
+    ahead_ms: float | None = None,
     own_ms: float | None = 10.0,
     priority: Priority = INTERACTIVE,
     remaining_ms: float | None = None,
     limits: AdmissionLimits = LIMITS,
 ) -> Admit | Refuse:
-    load = Load(reserved, drain_ms, own_ms)
+    load = Load(reserved, drain_ms, drain_ms if ahead_ms is None else ahead_ms, own_ms)
     return decide(tokens, load, limits, priority=priority, remaining_ms=remaining_ms)
 
 
@@ -58,10 +60,25 @@ def test_batch_work_may_fill_half_of_each_limit() -> None:
 
 
 def test_a_deadline_that_cannot_be_met_is_refused_at_once_and_for_good() -> None:
-    assert verdict(remaining_ms=111) == Admit()
-    refused = verdict(remaining_ms=109)
+    assert verdict(drain_ms=70, remaining_ms=101) == Admit()
+    refused = verdict(drain_ms=70, remaining_ms=99)
     assert isinstance(refused, Refuse)
     assert (refused.reason, refused.retry_after_ms) == ("deadline", None)
+
+
+def test_what_may_still_join_its_batch_counts_against_a_deadline() -> None:
+    load = Load(1000, 10.0, 10.0, 10.0, filling_ms=100.0)
+    assert isinstance(decide(100, load, LIMITS, priority=INTERACTIVE, remaining_ms=149), Refuse)
+    assert decide(100, load, LIMITS, priority=INTERACTIVE, remaining_ms=151) == Admit()
+
+
+def test_only_the_work_before_its_own_turn_counts_against_a_deadline() -> None:
+    assert verdict(drain_ms=900, ahead_ms=20, remaining_ms=50) == Admit()
+    assert isinstance(verdict(drain_ms=900, ahead_ms=35, remaining_ms=50), Refuse)
+
+
+def test_the_whole_queue_counts_against_the_drain_limit() -> None:
+    assert isinstance(verdict(drain_ms=1995, ahead_ms=0), Refuse)
 
 
 def test_without_throughput_backpressure_only_the_deadline_refuses() -> None:

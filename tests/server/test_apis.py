@@ -252,7 +252,6 @@ def test_probes_metrics_and_the_health_document(minilm: RunningServer, inference
     assert document["computed_tokens_total"] > 0
     settled = document["computed_tokens_total"] + document["expired_tokens_total"]
     assert settled == document["admitted_tokens_total"]
-    assert document["padded_tokens_total"] == 0
     check = inference.HealthCheck(inference_pb2.HealthRequest(), timeout=10)
     assert (check.status, check.accepting_requests, check.queued_tokens) == ("healthy", True, 0)
     metrics = get(f"{minilm.url}/metrics")

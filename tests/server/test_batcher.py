@@ -2,88 +2,143 @@
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sluice_server.batcher import BatchLimits, next_batch, token_budget
+from sluice_server.batcher import BatchLimits, due_at, lowered, next_batch, token_budget
 from sluice_server.buckets import Buckets
-from sluice_server.requests import BatchPlan, Priority, Wait
+from sluice_server.requests import BatchPlan, PendingRequest, Priority
 
 from tests.fakes import NEVER, pending, steady_cost
 
 BOUNDARIES = (16, 32, 64)
-PACKED = BatchLimits(max_rows=100, max_tokens=1000, target_seconds=0.02, stale_after_seconds=0.05, mixes_buckets=True)
+PACKED = BatchLimits(
+    max_rows=100,
+    max_tokens=1000,
+    target_seconds=0.02,
+    stale_after_seconds=0.05,
+    patience_seconds=2.0,
+    mixes_buckets=True,
+)
 PADDED = replace(PACKED, mixes_buckets=False)
-# 10,000 tokens/s and 20 ms: a full batch is 200 tokens.
+# 10,000 tokens/s and 20 ms: a usual batch is 200 tokens, the longest under a backlog 800.
 COST = steady_cost(BOUNDARIES)
+BATCH, INTERACTIVE = Priority.BATCH, Priority.INTERACTIVE
 
 
-def queue(*requests: object) -> Buckets:
+def asked(
+    lengths: list[int], *, arrived_at: float = 0.0, deadline: float = NEVER, priority: Priority = INTERACTIVE
+) -> PendingRequest:
+    due = due_at(PACKED, arrived_at=arrived_at, deadline=deadline, priority=priority)
+    return pending(lengths, arrived_at=arrived_at, deadline=deadline, due_at=due, priority=priority)
+
+
+def queue(*requests: PendingRequest) -> Buckets:
     buckets = Buckets(BOUNDARIES)
     for request in requests:
-        buckets.add(request)  # type: ignore[arg-type]
+        buckets.add(request)
     return buckets
+
+
+def chosen(buckets: Buckets, limits: BatchLimits, now: float = 0.0) -> BatchPlan:
+    plan = next_batch(buckets, limits, COST, now)
+    assert plan is not None
+    return plan
 
 
 def rows_of(plan: BatchPlan) -> int:
     return sum(len(part.indices) for part in plan.slices)
 
 
-def test_an_idle_device_never_waits() -> None:
-    plan = next_batch(queue(pending([3])), PACKED, COST, 0.0, device_idle=True)
-    assert isinstance(plan, BatchPlan)
-    assert plan.reason == "idle"
+def requests_of(plan: BatchPlan) -> list[PendingRequest]:
+    return [part.request for part in plan.slices]
 
 
-def test_nothing_queued_waits_for_an_arrival() -> None:
-    assert next_batch(queue(), PACKED, COST, 0.0, device_idle=True) == Wait(None)
+def test_where_nothing_is_queued_there_is_no_batch() -> None:
+    assert next_batch(queue(), PACKED, COST, 0.0) is None
 
 
-def test_a_busy_device_lets_a_small_batch_grow_until_its_oldest_row_is_stale() -> None:
-    buckets = queue(pending([3], arrived_at=1.0))
-    assert next_batch(buckets, PACKED, COST, 1.01, device_idle=False) == Wait(1.05)
-    plan = next_batch(buckets, PACKED, COST, 1.05, device_idle=False)
-    assert isinstance(plan, BatchPlan)
-    assert plan.reason == "stale"
+def test_one_short_row_is_a_batch() -> None:
+    assert rows_of(chosen(queue(asked([3])), PACKED)) == 1
 
 
-def test_a_full_batch_is_prefetched_while_the_device_is_busy() -> None:
-    plan = next_batch(queue(pending([20] * 10)), PACKED, COST, 0.0, device_idle=False)
-    assert isinstance(plan, BatchPlan)
-    assert (plan.reason, plan.tokens) == ("full", 200)
+@pytest.mark.parametrize(
+    ("deadline", "priority", "due"),
+    [(NEVER, INTERACTIVE, 12.0), (11.0, INTERACTIVE, 11.0), (60.0, INTERACTIVE, 12.0), (11.0, BATCH, 14.0)],
+)
+def test_everything_is_due_at_some_time(deadline: float, priority: Priority, due: float) -> None:
+    assert due_at(PACKED, arrived_at=10.0, deadline=deadline, priority=priority) == due
 
 
-def test_the_earliest_deadline_goes_first_among_stale_rows() -> None:
-    relaxed, urgent = pending([60], deadline=9.0), pending([10], deadline=2.0)
-    plan = next_batch(queue(relaxed, urgent), PADDED, COST, 1.0, device_idle=True)
-    assert isinstance(plan, BatchPlan)
-    assert [s.request for s in plan.slices] == [urgent]
+def test_packed_rows_go_by_when_they_are_due_whatever_their_length() -> None:
+    late, early, urgent = asked([60], arrived_at=0.2), asked([10], arrived_at=0.1), asked([30], deadline=1.0)
+    assert requests_of(chosen(queue(late, early, urgent), PACKED)) == [urgent, early, late]
+
+
+def test_interactive_rows_overtake_batch_rows_of_every_bucket() -> None:
+    bulk, person = asked([30] * 20, priority=BATCH), asked([5], arrived_at=1.0)
+    assert requests_of(chosen(queue(bulk, person), PACKED))[0] is person
+
+
+def test_batch_rows_that_waited_twice_the_patience_longer_go_first() -> None:
+    bulk, person = asked([30] * 20, priority=BATCH), asked([5], arrived_at=2.1)
+    assert requests_of(chosen(queue(bulk, person), PACKED))[0] is bulk
 
 
 def test_the_packed_layout_fills_up_from_other_buckets() -> None:
-    plan = next_batch(queue(pending([60, 10, 30])), PACKED, COST, 0.0, device_idle=True)
-    assert isinstance(plan, BatchPlan)
+    plan = chosen(queue(asked([60, 10, 30])), PACKED)
     assert (rows_of(plan), plan.tokens, plan.bucket) == (3, 100, 64)
 
 
 def test_the_padded_layout_keeps_to_one_bucket_and_counts_its_rectangle() -> None:
-    plan = next_batch(queue(pending([17] * 20)), PADDED, COST, 0.0, device_idle=True)
-    assert isinstance(plan, BatchPlan)
+    plan = chosen(queue(asked([17] * 20)), replace(PADDED, max_tokens=200))
     assert (rows_of(plan), plan.bucket) == (200 // 32, 32)
 
 
+def test_the_padded_layout_takes_a_stale_bucket_before_a_full_one() -> None:
+    lonely, many = asked([3]), asked([30] * 20, arrived_at=0.04)
+    assert requests_of(chosen(queue(lonely, many), PADDED, now=0.04)) == [many]
+    lonely, many = asked([3]), asked([30] * 20, arrived_at=0.04)
+    plan = chosen(queue(lonely, many), PADDED, now=0.05)
+    assert (requests_of(plan), plan.reason) == ([lonely], "stale")
+
+
+def test_the_padded_layout_takes_the_largest_bucket_where_none_is_stale_or_full() -> None:
+    few, more = asked([3]), asked([30, 30])
+    plan = chosen(queue(few, more), PADDED)
+    assert (requests_of(plan), plan.reason) == ([more], "largest")
+
+
+def test_the_padded_layout_prefers_buckets_where_somebody_waits() -> None:
+    bulk, person = asked([30] * 20, priority=BATCH), asked([5], arrived_at=1.0)
+    assert requests_of(chosen(queue(bulk, person), replace(PADDED, max_rows=4), now=1.06)) == [person]
+
+
+def test_a_backlog_stretches_the_batch_up_to_four_times_its_usual_time() -> None:
+    assert chosen(queue(asked([20] * 10)), PACKED).tokens == 200
+    assert chosen(queue(asked([20] * 25)), PACKED).tokens == 500
+    assert chosen(queue(asked([20] * 100)), PACKED).tokens == 800
+
+
 def test_one_huge_request_is_spread_over_batches_so_that_none_blocks_the_line() -> None:
-    buckets = queue(pending([60] * 50), pending([5], arrived_at=0.001))
+    buckets = queue(asked([60] * 50), asked([5], arrived_at=0.001))
     sizes = []
-    while isinstance(plan := next_batch(buckets, PACKED, COST, 0.0, device_idle=True), BatchPlan):
+    while (plan := next_batch(buckets, PACKED, COST, 0.0)) is not None:
         sizes.append(plan.tokens)
     assert sum(sizes) == 3005
-    assert max(sizes) <= 200
+    assert max(sizes) <= 800
 
 
 def test_a_budget_holds_at_least_one_row_of_the_bucket() -> None:
     slow = steady_cost(BOUNDARIES, tokens_per_second=10)
-    bucket = next(b for b in queue(pending([60])) if b.queued_rows)
-    assert token_budget(bucket, PACKED, slow) == 64
+    (bucket,) = queue(asked([60])).waiting
+    assert token_budget(bucket, PACKED, slow, 60) == 64
+
+
+def test_after_a_batch_that_did_not_fit_the_memory_half_of_it_is_the_most() -> None:
+    assert lowered(PACKED, failed_tokens=800, longest_row=64).max_tokens == 400
+    assert lowered(PACKED, failed_tokens=5000, longest_row=64).max_tokens == 1000
+    assert lowered(PACKED, failed_tokens=100, longest_row=64).max_tokens == 64
 
 
 REQUESTS = st.lists(
@@ -98,32 +153,42 @@ REQUESTS = st.lists(
 )
 
 
-@given(requests=REQUESTS, packed=st.booleans(), max_rows=st.integers(1, 30))
-def test_every_row_is_computed_once_within_every_limit(requests: list, packed: bool, max_rows: int) -> None:
-    limits = replace(PACKED if packed else PADDED, max_rows=max_rows)
-    waiting = [pending(n, arrived_at=t, deadline=d, priority=p) for n, t, d, p in requests]
+@given(requests=REQUESTS, packed=st.booleans(), max_rows=st.integers(1, 30), max_tokens=st.integers(64, 300))
+def test_every_row_is_computed_once_within_every_limit(
+    requests: list, packed: bool, max_rows: int, max_tokens: int
+) -> None:
+    limits = replace(PACKED if packed else PADDED, max_rows=max_rows, max_tokens=max_tokens)
+    waiting = [asked(n, arrived_at=t, deadline=d, priority=p) for n, t, d, p in requests]
     buckets, computed = queue(*waiting), []
-    while isinstance(plan := next_batch(buckets, limits, COST, 1.0, device_idle=True), BatchPlan):
+    while (plan := next_batch(buckets, limits, COST, 1.0)) is not None:
         rows = [(waiting.index(s.request), int(i)) for s in plan.slices for i in s.indices]
         assert 1 <= len(rows) <= max_rows
         longest = max(waiting[r].rows.lengths[i] for r, i in rows)
         assert longest <= plan.bucket
         size = plan.tokens if packed else plan.bucket * len(rows)
-        assert size <= 200 or len(rows) == 1
+        assert size <= max_tokens or len(rows) == 1
         computed += rows
     assert sorted(computed) == [(r, i) for r, one in enumerate(requests) for i in range(len(one[0]))]
 
 
-@given(others=st.lists(st.lists(st.integers(1, 64), min_size=1, max_size=30), max_size=30))
-def test_no_row_starves_behind_a_queue_that_never_ends(others: list[list[int]]) -> None:
-    """New full batches arrive all the time; the stale row goes next all the same."""
-    lonely = pending([3], arrived_at=0.0, priority=Priority.BATCH)
-    buckets = queue(lonely, *[pending(lengths, arrived_at=0.9) for lengths in others])
-    plan = next_batch(buckets, PADDED, COST, 0.06, device_idle=False)
-    assert isinstance(plan, BatchPlan)
-    batches = 0
-    while not any(s.request is lonely for s in plan.slices):
-        batches += 1
-        assert sum(len(n) for n in others) >= batches, "only rows of its own bucket and before it may precede it"
-        plan = next_batch(buckets, PADDED, COST, 0.06, device_idle=False)
-        assert isinstance(plan, BatchPlan)
+@given(
+    others=st.lists(st.lists(st.integers(1, 64), min_size=1, max_size=30), max_size=30),
+    packed=st.booleans(),
+    priority=st.sampled_from(list(Priority)),
+)
+def test_no_row_starves_behind_a_queue_that_never_ends(
+    others: list[list[int]], packed: bool, priority: Priority
+) -> None:
+    """What comes more than twice the patience after a row goes after it, however much it is."""
+    limits = PACKED if packed else PADDED
+    lonely = asked([3], arrived_at=0.0, priority=priority)
+    buckets = queue(lonely, *[asked(lengths, arrived_at=4.1) for lengths in others])
+    assert lonely in requests_of(chosen(buckets, limits, now=4.2))
+
+
+def test_batch_work_makes_no_long_batches_while_people_ask() -> None:
+    bulk, person = asked([20] * 100, priority=BATCH), asked([5])
+    buckets = queue(bulk, person)
+    assert chosen(buckets, PACKED, now=0.1).tokens <= 200
+    assert chosen(buckets, PACKED, now=1.9).tokens <= 200
+    assert chosen(buckets, PACKED, now=2.1).tokens == 800

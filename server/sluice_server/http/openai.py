@@ -2,31 +2,20 @@
 
 import asyncio
 import base64
-import json
-from typing import Annotated, Literal
+from itertools import chain
 
 import numpy as np
 from aiohttp import web
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
 
 from sluice_server.errors import InvalidRequestError, SluiceError
+from sluice_server.http.body import EmbeddingsRequest, IdRows, inputs, parse
+from sluice_server.http.reading import read_body
 from sluice_server.http.refusals import refusal
 from sluice_server.requests import TokenRows
 from sluice_server.serving import NO_DEADLINE, Embedded, EmbeddingService, EmbedOptions
 
-Ids = Annotated[list[StrictInt], Field(min_length=1)]
-
-
-class EmbeddingsRequest(BaseModel):
-    """The body; what OpenAI's clients send beside these is ignored."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    input: StrictStr | Annotated[list[StrictStr], Field(min_length=1)] | Ids | Annotated[list[Ids], Field(min_length=1)]
-    model: str | None = None
-    encoding_format: Literal["float", "base64"] = "float"
-    dimensions: Annotated[int, Field(ge=1)] | None = None
+_INT32_END = 2**31
 
 
 def routes(service: EmbeddingService) -> list[web.RouteDef]:
@@ -34,7 +23,7 @@ def routes(service: EmbeddingService) -> list[web.RouteDef]:
 
     async def embeddings(request: web.Request) -> web.Response:
         try:
-            asked = await _parse(request)
+            asked = parse(await read_body(request))
             options = EmbedOptions(dimensions=asked.dimensions, deadline=_deadline(request))
             embedded = await _embed(service, asked, options)
         except SluiceError as error:
@@ -42,19 +31,6 @@ def routes(service: EmbeddingService) -> list[web.RouteDef]:
         return web.json_response(_body(asked, embedded, service))
 
     return [web.post("/v1/embeddings", embeddings)]
-
-
-async def _parse(request: web.Request) -> EmbeddingsRequest:
-    try:
-        return EmbeddingsRequest.model_validate(json.loads(await request.read()))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InvalidRequestError(f"the body is not JSON: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the body"
-        raise InvalidRequestError(
-            f"{place}: {first['msg']}; input is a text, texts, token ids, or rows of them"
-        ) from error
 
 
 def _deadline(request: web.Request) -> float:
@@ -72,18 +48,20 @@ def _deadline(request: web.Request) -> float:
 
 
 async def _embed(service: EmbeddingService, asked: EmbeddingsRequest, options: EmbedOptions) -> Embedded:
-    given = [asked.input] if isinstance(asked.input, str) else asked.input
-    if isinstance(given[0], str):
-        return await service.embed_texts(given, options)
-    rows = [given] if isinstance(given[0], int) else given
-    return await service.embed_ids(_rows(rows), options)
+    given = inputs(asked.input)
+    if isinstance(given, IdRows):
+        info = service.engine.info
+        return await service.embed_ids(_rows(given, info.vocab_size if info else _INT32_END), options)
+    return await service.embed_texts(given, options)
 
 
-def _rows(rows: list[list[int]]) -> TokenRows:
-    ids = np.array([one for row in rows for one in row], dtype=object)
-    if any(not 0 <= one < 2**31 for one in ids):
-        raise InvalidRequestError("a token id is not in the vocabulary; expected 0 or more")
-    return TokenRows(ids.astype(np.int32), np.array([len(row) for row in rows], dtype=np.int32))
+def _rows(given: IdRows, vocab_size: int) -> TokenRows:
+    """JSON's integers have no bound; the rows' have."""
+    ids = list(chain.from_iterable(given.rows))
+    for one in (min(ids), max(ids)):
+        if not 0 <= one < vocab_size:
+            raise InvalidRequestError(f"token id {one} is not in the vocabulary; expected 0 to {vocab_size - 1}")
+    return TokenRows(np.array(ids, dtype=np.int32), np.array([len(row) for row in given.rows], dtype=np.int32))
 
 
 def _body(asked: EmbeddingsRequest, embedded: Embedded, service: EmbeddingService) -> dict[str, object]:

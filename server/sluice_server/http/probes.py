@@ -27,7 +27,7 @@ def routes(engine: Engine, metrics: Metrics) -> list[web.RouteDef]:
         return web.json_response(health.document(engine.facts()))
 
     async def startup(_: web.Request) -> web.Response:
-        return _probe(ok=engine.has_served, said=engine.phase)
+        return _probe(ok=engine.lifecycle.has_served, said=engine.phase)
 
     async def ready(_: web.Request) -> web.Response:
         return _probe(ok=engine.phase.name == "serving", said=engine.phase)

@@ -4,11 +4,14 @@ Registered with transformers under its own name, so models need no change. trans
 name that has no mask function; under its stock names a packed input would attend across rows without an error.
 """
 
+import importlib.util
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from transformers import AttentionInterface, PreTrainedModel
+
+from sluice_server.backend import ModelInfo
 
 NAME = "sluice_packed"
 
@@ -70,18 +73,26 @@ def takes_packed(model: PreTrainedModel) -> bool:
     return bool(model._can_set_attn_implementation())  # noqa: SLF001 - the public setter only warns
 
 
-def use(model: PreTrainedModel, *, packed: bool) -> None:
-    """Chooses the attention of a model; one that has only its own keeps it.
+def use(model: PreTrainedModel, info: ModelInfo) -> None:
+    """Chooses the attention of a model for its layout; one that has only its own keeps it.
 
     Raises:
-        ValueError: packed, and the model has only its own.
+        ValueError: The layout is packed, and the model has only its own.
     """
-    if packed and not takes_packed(model):
+    if info.layout == "packed" and not takes_packed(model):
         raise ValueError(f"{type(model).__name__} has an attention of its own")
-    if packed:
+    if info.layout == "packed":
         AttentionInterface.register(NAME, _attention_forward)
     if takes_packed(model):
-        model.set_attn_implementation(NAME if packed else "sdpa")
+        model.set_attn_implementation(NAME if info.layout == "packed" else padded_attention(model, info))
+
+
+def padded_attention(model: PreTrainedModel, info: ModelInfo) -> str:
+    """flash_attention_2, which skips the padding, where the extra flash-attn is there and can compute it; else sdpa."""
+    computable = info.device == "cuda" and info.dtype in ("bfloat16", "float16")
+    supported = bool(getattr(model, "_supports_flash_attn", False))
+    installed = importlib.util.find_spec("flash_attn") is not None
+    return "flash_attention_2" if computable and supported and installed else "sdpa"
 
 
 def _attention_forward(

@@ -21,8 +21,6 @@ class ModelConfig:
     exclude_special_tokens: bool = False
     max_input_tokens: int | None = None
     trust_remote_code: bool = False
-    quantization: str = "none"
-    threads: int | None = None
     allow_pickle: bool = False
 
 

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from sluice_server.backend import Batch, BatchOutput, ModelInfo, OutOfDeviceMemoryError
-from sluice_server.model import attention
+from sluice_server.model import attention, grid
 from sluice_server.model.pooling import Pooling
 
 
@@ -38,7 +38,7 @@ class TorchBackend:
         self._pad_id = pad_id
         self._first_position = first_position
         self._fingerprint = fingerprint
-        attention.use(model, packed=info.layout == "packed")
+        attention.use(model, info)
 
     def embed(self, batch: Batch) -> BatchOutput:
         """Computes one batch.
@@ -79,9 +79,11 @@ class TorchBackend:
         return BatchOutput(rows.cpu().numpy(), ids.size)
 
     def _packed(self, batch: Batch) -> BatchOutput:
-        """(1, tokens) without padding; rows sorted by length, so that attention computes few rectangles."""
+        """(1, tokens); rows sorted by length, so that attention computes few rectangles; a dummy row fills the grid."""
         order = np.argsort(batch.lengths, kind="stable")
         ids, lengths = _reordered(batch, order)
+        if filler := grid.round_up(ids.size) - ids.size:
+            ids, lengths = np.append(ids, np.full(filler, self._pad_id)), np.append(lengths, filler)
         ends = np.cumsum(lengths, dtype=np.int64)
         positions = np.arange(ids.size) - np.repeat(ends - lengths, lengths) + self._first_position
         cu_seqlens = torch.from_numpy(np.concatenate(([0], ends)))
@@ -92,6 +94,7 @@ class TorchBackend:
             cu_seq_lens_q=cu_seqlens,
         ).last_hidden_state
         pooled = self._pooling.packed(states[0], on_device, cu_seqlens.to(self.info.device)).cpu().numpy()
+        pooled = pooled[: len(order)]
         rows = np.empty_like(pooled)
         rows[order] = pooled
         return BatchOutput(rows, ids.size)

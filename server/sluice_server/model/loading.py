@@ -39,10 +39,6 @@ def load_model(config: ModelConfig, report: Callable[[str, str], None]) -> Loade
     Raises:
         ModelLoadError: The text names what is missing and what is expected.
     """
-    if config.quantization != "none":
-        raise ModelLoadError(f"QUANTIZATION={config.quantization}: not served; expected none")
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
     source = sources.fetch(config.uri, config.revision, config.cache_dir, report, allow_pickle=config.allow_pickle)
     report("loading", f"{source.folder.name} into memory")
     try:

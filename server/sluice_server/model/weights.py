@@ -41,7 +41,8 @@ def _load(
     files = sorted(folder.glob("*.safetensors"))
     if not files and not allow_pickle:
         raise ModelLoadError(
-            f"no .safetensors in {folder}; expected the weights in that format (a pickle could run code)"
+            f"no .safetensors in {folder}; expected the weights in that format (a pickle could run code), "
+            "or ALLOW_PICKLE=true"
         )
     stripped = _stripped(files, config, trust_remote_code=trust_remote_code) if files else None
     model: PreTrainedModel

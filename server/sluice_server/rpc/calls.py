@@ -31,21 +31,28 @@ async def ending_with_its_status(context: Context) -> AsyncIterator[None]:
     try:
         yield
     except SluiceError as error:
-        await context.abort(status.grpc_code(error), str(error), status.trailers(error))
+        await context.abort(status.grpc_code(error), status.message(error), _trailers(context, *status.trailers(error)))
     except (asyncio.CancelledError, grpc.aio.AbortError):
         raise
     except Exception:
         logger.exception("a request failed in the server's own code")
-        await context.abort(grpc.StatusCode.INTERNAL, "the server failed on this request; its log has the cause")
+        message = "the server failed on this request; its log has the cause"
+        await context.abort(grpc.StatusCode.INTERNAL, message, _trailers(context))
 
 
 def set_trailers(context: Context, engine: Engine, embedded: Embedded) -> None:
     """What a client may want to know beside the answer: the queue it met, and what its request cost."""
     drain_ms = engine.drain_ms()
-    context.set_trailing_metadata((
+    context.set_trailing_metadata(_trailers(
+        context,
         *((("sluice-drain-ms", f"{drain_ms:.0f}"),) if drain_ms is not None else ()),
         ("sluice-queue-ms", f"{embedded.queue_ms:.1f}"),
         ("sluice-compute-ms", f"{embedded.compute_ms:.1f}"),
         ("sluice-tokens", str(embedded.tokens_used)),
         ("sluice-truncated", str(len(embedded.truncated))),
     ))  # fmt: skip
+
+
+def _trailers(context: Context, *more: tuple[str, str | bytes]) -> status.Trailers:
+    """What was set before stays: the request's id."""
+    return (*context.trailing_metadata(), *more)

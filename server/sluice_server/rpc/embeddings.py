@@ -1,8 +1,9 @@
 """sluice.v1.Embeddings: texts or ragged ids in, one contiguous tensor out; unary and streamed."""
 
 import asyncio
-import uuid
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from sluice.v1 import embeddings_pb2 as pb
@@ -10,12 +11,18 @@ from sluice.v1 import embeddings_pb2_grpc
 
 from sluice_server import __version__, validation
 from sluice_server.errors import InvalidRequestError, SluiceError
+from sluice_server.observability import request_ids
+from sluice_server.observability import scope as scopes
+from sluice_server.observability.observer import RequestObserver
 from sluice_server.postprocess import OutputDtype
 from sluice_server.requests import Priority, TokenRows
 from sluice_server.rpc import status
 from sluice_server.rpc.calls import Context, deadline, ending_with_its_status, set_trailers
+from sluice_server.rpc.observation import message_of_stream
 from sluice_server.serving import Embedded, EmbeddingService, EmbedOptions
 from sluice_server.tokenizer import Truncation
+
+logger = logging.getLogger(__name__)
 
 _TRUNCATIONS = {
     pb.TRUNCATE_UNSPECIFIED: Truncation.END,
@@ -41,8 +48,9 @@ _STREAM_WINDOW = 32
 class EmbeddingsServicer(embeddings_pb2_grpc.EmbeddingsServicer):
     """Sluice's own API."""
 
-    def __init__(self, service: EmbeddingService) -> None:
+    def __init__(self, service: EmbeddingService, observer: RequestObserver | None = None) -> None:
         self._service = service
+        self._observer = observer
 
     async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:
         """Embeds every input of one request."""
@@ -55,17 +63,16 @@ class EmbeddingsServicer(embeddings_pb2_grpc.EmbeddingsServicer):
         self, requests: AsyncIterator[pb.EmbedRequest], context: Context
     ) -> AsyncIterator[pb.EmbedStreamResponse]:
         """Answers each request as it is done; a refused request fails alone, and the stream goes on."""
-        until = deadline(context)
-        window = asyncio.Semaphore(_STREAM_WINDOW)
-        answers: asyncio.Queue[pb.EmbedStreamResponse | None] = asyncio.Queue(maxsize=_STREAM_WINDOW)
-        reader = asyncio.create_task(self._read_stream(requests, until, window, answers))
-        try:
-            while (answer := await answers.get()) is not None:
-                yield answer
-                window.release()
-            await reader
-        finally:
-            reader.cancel()
+        async with ending_with_its_status(context):
+            stream = _Stream(deadline(context))
+            reader = asyncio.create_task(self._read_stream(requests, stream))
+            try:
+                while (answer := await stream.answers.get()) is not None:
+                    yield answer
+                    stream.window.release()
+                await reader
+            finally:
+                reader.cancel()
 
     async def GetInfo(self, request: pb.GetInfoRequest, context: Context) -> pb.GetInfoResponse:  # noqa: ARG002
         """What is served and what a request may hold; zeros until the model is loaded."""
@@ -91,39 +98,74 @@ class EmbeddingsServicer(embeddings_pb2_grpc.EmbeddingsServicer):
         if request.WhichOneof("input") == "texts":
             return await self._service.embed_texts(request.texts.values, options)
         if request.WhichOneof("input") == "token_ids":
+            if options.prompt_name is not None:
+                raise InvalidRequestError(f"prompt_name={options.prompt_name!r} goes before texts; expected none here")
             return await self._service.embed_ids(decode_ids(request.token_ids, self._service.limits), options)
         raise InvalidRequestError("the request has no input; expected texts or token_ids")
 
-    async def _read_stream(
-        self,
-        requests: AsyncIterator[pb.EmbedRequest],
-        until: float,
-        window: asyncio.Semaphore,
-        answers: "asyncio.Queue[pb.EmbedStreamResponse | None]",
-    ) -> None:
-        """Starts a task per request, at most a window of them; puts None behind the last answer."""
+    async def _read_stream(self, requests: AsyncIterator[pb.EmbedRequest], stream: "_Stream") -> None:
+        """Starts a task per request, at most a window of them; puts None behind the last answer.
+
+        Raises:
+            InvalidRequestError: Bytes came that are no request; what came before them is answered first.
+        """
+        unreadable: InvalidRequestError | None = None
         try:
             async with asyncio.TaskGroup() as group:
-                async for request in requests:
-                    await window.acquire()
-                    group.create_task(self._answer_one(request, until, answers))
+                try:
+                    async for request in requests:
+                        await stream.window.acquire()
+                        group.create_task(self._answer_one(request, stream))
+                except InvalidRequestError as error:
+                    unreadable = error
         finally:
-            await answers.put(None)
+            stream.answers.put_nowait(None)
+        if unreadable is not None:
+            raise unreadable
 
-    async def _answer_one(
-        self, request: pb.EmbedRequest, until: float, answers: "asyncio.Queue[pb.EmbedStreamResponse | None]"
-    ) -> None:
-        try:
-            if not request.request_id:
-                raise InvalidRequestError("request_id is empty; on a stream it tells the answers apart")
-            answer = pb.EmbedStreamResponse(
-                request_id=request.request_id, response=_response(request, await self._embed(request, until))
+    async def _answer_one(self, request: pb.EmbedRequest, stream: "_Stream") -> None:
+        with message_of_stream(self._observer, request.request_id) as outcome:
+            try:
+                with stream.under_way(request.request_id):
+                    response = _response(request, await self._embed(request, stream.deadline))
+                    answer = pb.EmbedStreamResponse(request_id=request.request_id, response=response)
+            except SluiceError as error:
+                outcome.code, answer = status.grpc_code(error).name, _stream_error(request, error)
+            except Exception:
+                logger.exception("a request of a stream failed in the server's own code")
+                ours = SluiceError("the server failed on this request; its log has the cause")
+                outcome.code, answer = status.grpc_code(ours).name, _stream_error(request, ours)
+        stream.answers.put_nowait(answer)
+
+
+class _Stream:
+    """One EmbedStream call: at most a window of requests under way, each told apart by its id."""
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+        self.window = asyncio.Semaphore(_STREAM_WINDOW)
+        # Holds a window of answers and the end: nothing ever waits to be put.
+        self.answers: asyncio.Queue[pb.EmbedStreamResponse | None] = asyncio.Queue(maxsize=_STREAM_WINDOW + 1)
+        self._ids: set[str] = set()
+
+    @contextmanager
+    def under_way(self, request_id: str) -> Iterator[None]:
+        """While the request of this id is computed.
+
+        Raises:
+            InvalidRequestError: The id is empty, or another request has it: nobody could tell the answers apart.
+        """
+        if not request_id:
+            raise InvalidRequestError(
+                "request_id is empty; expected one that tells its answer from the stream's others"
             )
-        except SluiceError as error:
-            code = status.grpc_code(error).value[0]
-            failure = pb.StreamError(code=code, message=str(error), retry_after_ms=status.retry_after_ms(error))
-            answer = pb.EmbedStreamResponse(request_id=request.request_id, error=failure)
-        await answers.put(answer)
+        if request_id in self._ids:
+            raise InvalidRequestError(f"request_id={request_id!r} is under way on this stream; expected another one")
+        self._ids.add(request_id)
+        try:
+            yield
+        finally:
+            self._ids.discard(request_id)
 
 
 def decode_ids(token_ids: pb.TokenIds, limits: validation.RequestLimits) -> TokenRows:
@@ -173,9 +215,15 @@ def _response(request: pb.EmbedRequest, embedded: Embedded) -> pb.EmbedResponse:
         total_ms=embedded.total_ms,
     )
     return pb.EmbedResponse(
-        request_id=request.request_id or uuid.uuid4().hex,
+        request_id=request.request_id or scopes.request_id() or request_ids.new(),
         embeddings=tensor,
         tokens_used=embedded.tokens_used,
         truncated_inputs=embedded.truncated,
         timings=timings,
     )
+
+
+def _stream_error(request: pb.EmbedRequest, error: SluiceError) -> pb.EmbedStreamResponse:
+    code = status.grpc_code(error).value[0]
+    failure = pb.StreamError(code=code, message=status.message(error), retry_after_ms=status.retry_after_ms(error))
+    return pb.EmbedStreamResponse(request_id=request.request_id, error=failure)

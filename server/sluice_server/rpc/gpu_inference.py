@@ -1,5 +1,9 @@
 """gpu_inference.InferenceService: wire-compatible with coral-gpu-inference 0.1.0, strict where it was not."""
 
+from collections.abc import Sequence
+from itertools import chain
+from typing import TypeAlias
+
 import numpy as np
 from gpu_inference import inference_pb2 as pb
 from gpu_inference import inference_pb2_grpc
@@ -56,24 +60,28 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
 
 
 def decode(request: pb.InferRequest, *, max_inputs: int) -> TokenRows:
-    """Unpads a request by its mask.
+    """Unpads a request by its mask: a position counts where the mask is 1, wherever it stands in its row.
+
+    The bytes are the request where both forms came, as they are for coral-gpu-inference.
 
     Raises:
         InvalidRequestError: Sizes that do not fit each other, or a mask that is not of zeros and ones.
     """
     if request.input_ids_bytes or not request.input_ids:
-        ids, mask = _from_bytes(request, max_inputs)
+        ids, mask, starts = _from_bytes(request, max_inputs)
     else:
-        ids, mask = _from_rows(request, max_inputs)
-    _check_bucket(request.bucket_max_len, ids.shape[1])
-    if not np.isin(mask, (0, 1)).all():
-        wrong = mask[~np.isin(mask, (0, 1))][0]
-        raise InvalidRequestError(f"attention_mask holds {wrong}; expected 0 or 1")
-    kept = mask.astype(bool)
-    return TokenRows(ids[kept], kept.sum(axis=1, dtype=np.int32))
+        ids, mask, starts = _from_rows(request, max_inputs)
+    lowest, highest = int(mask.min()), int(mask.max())
+    if lowest < 0 or highest > 1:
+        raise InvalidRequestError(f"attention_mask holds {lowest if lowest < 0 else highest}; expected 0 or 1")
+    return TokenRows(ids[mask.astype(bool)], np.add.reduceat(mask, starts, dtype=np.int32))
 
 
-def _from_bytes(request: pb.InferRequest, max_inputs: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+# Ids and mask of all rows one after the other, each int32 (total,); int64 (n,): where each row starts, none empty.
+_Rows: TypeAlias = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]
+
+
+def _from_bytes(request: pb.InferRequest, max_inputs: int) -> _Rows:
     items, length = request.num_items, request.seq_len
     if not 1 <= items <= max_inputs:
         raise InvalidRequestError(f"num_items={items}; expected 1 to {max_inputs}")
@@ -86,32 +94,40 @@ def _from_bytes(request: pb.InferRequest, max_inputs: int) -> tuple[NDArray[np.i
             raise InvalidRequestError(
                 f"{name} holds {size} bytes; expected {expected}: num_items={items} x seq_len={length} int32"
             )
-    shape = (items, length)
+    _check_bucket(request.bucket_max_len, length)
     return (
-        np.frombuffer(request.input_ids_bytes, dtype="<i4").reshape(shape),
-        np.frombuffer(request.attention_mask_bytes, dtype="<i4").reshape(shape),
+        np.frombuffer(request.input_ids_bytes, dtype="<i4"),
+        np.frombuffer(request.attention_mask_bytes, dtype="<i4"),
+        np.arange(0, items * length, length, dtype=np.int64),
     )
 
 
-def _from_rows(request: pb.InferRequest, max_inputs: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+def _from_rows(request: pb.InferRequest, max_inputs: int) -> _Rows:
+    """Never padded on the way: rows of very different lengths would fill the memory."""
     items = len(request.input_ids)
     if items > max_inputs:
         raise InvalidRequestError(f"{items} rows of input_ids; expected 1 to {max_inputs}")
     if len(request.attention_mask) != items:
-        raise InvalidRequestError(f"{len(request.attention_mask)} rows of attention_mask for {items} of input_ids")
-    length = max(len(row.values) for row in request.input_ids)
-    ids = np.zeros((items, length), dtype=np.int32)
-    mask = np.zeros((items, length), dtype=np.int32)
-    for place, (row, marks) in enumerate(zip(request.input_ids, request.attention_mask, strict=True)):
-        if len(row.values) != len(marks.values):
-            raise InvalidRequestError(
-                f"row {place} has {len(row.values)} input_ids and {len(marks.values)} mask values; expected as many"
-            )
-        ids[place, : len(row.values)] = row.values
-        mask[place, : len(marks.values)] = marks.values
-    if length == 0:
-        raise InvalidRequestError("every row of input_ids is empty; expected at least 1 token")
-    return ids, mask
+        raise InvalidRequestError(
+            f"{len(request.attention_mask)} rows of attention_mask; expected {items}, as of input_ids"
+        )
+    ids, mask = ([row.values for row in rows] for rows in (request.input_ids, request.attention_mask))
+    lengths = [len(values) for values in ids]
+    for place, (length, marks) in enumerate(zip(lengths, map(len, mask), strict=True)):
+        if length != marks:
+            raise InvalidRequestError(f"row {place} has {length} input_ids and {marks} mask values; expected as many")
+        if length == 0:
+            raise InvalidRequestError(f"row {place} of input_ids is empty; expected at least 1 token")
+    for name, value, meant in (("num_items", request.num_items, items), ("seq_len", request.seq_len, max(lengths))):
+        if value not in {0, meant}:
+            raise InvalidRequestError(f"{name}={value}, but the rows say {meant}; expected 0 or {meant}")
+    _check_bucket(request.bucket_max_len, max(lengths))
+    ends = np.cumsum(lengths, dtype=np.int64)
+    return _joined(ids, int(ends[-1])), _joined(mask, int(ends[-1])), ends - lengths
+
+
+def _joined(rows: Sequence[Sequence[int]], total: int) -> NDArray[np.int32]:
+    return np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=total)
 
 
 def _check_bucket(bucket_max_len: int, length: int) -> None:

@@ -10,9 +10,12 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 from sluice.v1 import embeddings_pb2, embeddings_pb2_grpc
 
+from sluice_server.observability.observer import RequestObserver
 from sluice_server.rpc.authentication import TokenInterceptor
+from sluice_server.rpc.decoding import DecodingInterceptor
 from sluice_server.rpc.embeddings import EmbeddingsServicer
 from sluice_server.rpc.gpu_inference import InferenceServicer
+from sluice_server.rpc.observation import ObservingInterceptor
 from sluice_server.security import TlsFiles
 from sluice_server.serving import EmbeddingService
 
@@ -33,6 +36,7 @@ class GrpcServer:
         max_connection_age_seconds: Then clients connect anew and find new pods; gRPC adds its own jitter of 10 %.
         tls: None listens in plain text.
         token: Asked for by every service but health; None asks for none.
+        observer: Told of every request.
     """
 
     def __init__(
@@ -43,14 +47,19 @@ class GrpcServer:
         max_connection_age_seconds: int,
         tls: TlsFiles | None = None,
         token: str | None = None,
+        observer: RequestObserver | None = None,
     ) -> None:
-        interceptors = [TokenInterceptor(token)] if token else []
+        interceptors = [
+            *([ObservingInterceptor(observer)] if observer else []),
+            *([TokenInterceptor(token)] if token else []),
+            DecodingInterceptor(),
+        ]
         options = _options(max_message_bytes, max_connection_age_seconds)
         self._server = grpc.aio.server(interceptors=interceptors, options=options)
         self._tls = tls
         self._health = HealthServicer()
         embeddings_pb2_grpc.add_EmbeddingsServicer_to_server(  # type: ignore[no-untyped-call]
-            EmbeddingsServicer(service), self._server
+            EmbeddingsServicer(service, observer), self._server
         )
         inference_pb2_grpc.add_InferenceServiceServicer_to_server(  # type: ignore[no-untyped-call]
             InferenceServicer(service), self._server

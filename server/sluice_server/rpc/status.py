@@ -25,6 +25,9 @@ _OURS = (grpc.StatusCode.INTERNAL, 500)
 # Callers that were refused together must not come back together.
 _JITTER = (0.75, 1.25)
 
+# A caller's own words may stand in a message, and gRPC refuses trailers of more than 8 KiB.
+_MESSAGE_CHARACTERS = 400
+
 Trailers = tuple[tuple[str, str | bytes], ...]
 
 
@@ -36,6 +39,13 @@ def grpc_code(error: errors.SluiceError) -> grpc.StatusCode:
 def http_code(error: errors.SluiceError) -> int:
     """Of the error."""
     return CODES.get(type(error), _OURS)[1]
+
+
+def message(error: errors.SluiceError) -> str:
+    """The error's sentence; what is too long for a header loses its middle."""
+    whole = str(error)
+    half = _MESSAGE_CHARACTERS // 2
+    return whole if len(whole) <= _MESSAGE_CHARACTERS else f"{whole[:half]} … {whole[-half:]}"
 
 
 def retry_after_ms(error: errors.SluiceError) -> int | None:
@@ -54,5 +64,5 @@ def trailers(error: errors.SluiceError) -> Trailers:
     info.retry_delay.FromMilliseconds(wait_ms)
     detail = any_pb2.Any()
     detail.Pack(info)
-    status = status_pb2.Status(code=grpc_code(error).value[0], message=str(error), details=[detail])
+    status = status_pb2.Status(code=grpc_code(error).value[0], message=message(error), details=[detail])
     return (("grpc-retry-pushback-ms", str(wait_ms)), ("grpc-status-details-bin", status.SerializeToString()))

@@ -1,10 +1,13 @@
 """The packed attention op against plain attention of each row."""
 
+import importlib.util
 import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
-from sluice_server.model.attention import packed_attention
+from sluice_server.backend import ModelInfo
+from sluice_server.model.attention import packed_attention, padded_attention
 from torch.nn.functional import scaled_dot_product_attention
 
 HEADS, WIDTH = 4, 8
@@ -35,3 +38,25 @@ def test_each_row_attends_to_itself_alone(lengths: list[int], window: int, key_h
 def test_the_compiler_sees_the_true_shape() -> None:
     query, key, value = (states(12, HEADS, seed) for seed in range(3))
     torch.library.opcheck(packed_attention, (query, key, value, torch.tensor([0, 5, 12]), 0.3, 0))
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "supported", "installed", "chosen"),
+    [
+        ("cuda", "bfloat16", True, True, "flash_attention_2"),
+        ("cuda", "float16", True, True, "flash_attention_2"),
+        ("cuda", "float32", True, True, "sdpa"),
+        ("cpu", "bfloat16", True, True, "sdpa"),
+        ("cuda", "bfloat16", False, True, "sdpa"),
+        ("cuda", "bfloat16", True, False, "sdpa"),
+    ],
+)
+def test_flash_attention_serves_the_padded_layout_where_it_can(
+    monkeypatch: pytest.MonkeyPatch, device: str, dtype: str, supported: bool, installed: bool, chosen: str
+) -> None:
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: object() if installed and name == "flash_attn" else None
+    )
+    model = SimpleNamespace(_supports_flash_attn=supported)
+    info = ModelInfo("m", None, 4, 64, 64, 100, dtype, device, "padded", "mean", {})
+    assert padded_attention(model, info) == chosen  # type: ignore[arg-type]

@@ -101,11 +101,6 @@ def test_a_broken_config_is_an_error(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_quantization_is_refused(model_folder: Path) -> None:
-    with pytest.raises(ModelLoadError, match="QUANTIZATION=int8: not served; expected none"):
-        load(model_folder, quantization="int8")
-
-
 def test_loading_is_reported(family_folder: Folders) -> None:
     told: list[tuple[str, str]] = []
     load_model(ModelConfig(str(family_folder("bert"))), lambda phase, sentence: told.append((phase, sentence)))

@@ -1,0 +1,15 @@
+"""Sizes that packed batches are filled up to, so that shapes repeat. Pure.
+
+oneDNN keeps a primitive, with its code and scratch memory, for each shape that it ever multiplied, a thousand of them:
+with every batch a new number of tokens, memory grew by half a gigabyte and each batch paid for new primitives.
+"""
+
+# Sizes between one power of two and the next: at most one part in so many is filled up, half of it on average.
+_STEPS_PER_OCTAVE = 32
+_LEAST_STEP = 8
+
+
+def round_up(tokens: int) -> int:
+    """The smallest size of the grid that holds so many tokens."""
+    step = max(_LEAST_STEP, (1 << (tokens.bit_length() - 1)) // _STEPS_PER_OCTAVE)
+    return -(-tokens // step) * step

@@ -1,0 +1,94 @@
+"""The drain estimate against a device that does what the cost model says."""
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from sluice_server.batcher import BatchLimits, due_at, next_batch
+from sluice_server.buckets import Buckets
+from sluice_server.drain import drain_seconds
+from sluice_server.flight import Flight, Underway, tokens_by_bucket
+from sluice_server.requests import Priority
+
+from tests.fakes import NEVER, pending, steady_cost
+
+BOUNDARIES = (16, 32, 64)
+COST = steady_cost(BOUNDARIES, tokens_per_second=10_000, fixed_seconds=0.005)
+LIMITS = BatchLimits(
+    max_rows=512,
+    max_tokens=4096,
+    target_seconds=0.025,
+    stale_after_seconds=0.05,
+    patience_seconds=2.0,
+    mixes_buckets=True,
+)
+
+
+def queue(requests: list[tuple[list[int], Priority]]) -> Buckets:
+    buckets = Buckets(BOUNDARIES)
+    for lengths, priority in requests:
+        due = due_at(LIMITS, arrived_at=0.0, deadline=NEVER, priority=priority)
+        buckets.add(pending(lengths, due_at=due, priority=priority))
+    return buckets
+
+
+def estimate(buckets: Buckets, flight: Flight, *, in_tokenizer: int = 0, only_interactive: bool = False) -> float:
+    return drain_seconds(
+        buckets=buckets,
+        flight=flight,
+        reserved_tokens=buckets.queued_tokens + flight.tokens + in_tokenizer,
+        cost=COST,
+        limits=LIMITS,
+        now=0.0,
+        priorities=(Priority.INTERACTIVE,) if only_interactive else tuple(Priority),
+    )
+
+
+def lived_through(buckets: Buckets, *, until_interactive_is_done: bool = False) -> float:
+    """Runs batch after batch, each as long as the cost model says."""
+    now = 0.0
+    while (plan := next_batch(buckets, LIMITS, COST, now)) is not None:
+        now += COST.batch_seconds(tokens_by_bucket(plan)) or 0.0
+        if until_interactive_is_done and not buckets.queued_tokens_of(Priority.INTERACTIVE):
+            break
+    return now
+
+
+def test_nothing_queued_needs_no_time() -> None:
+    assert estimate(queue([]), Flight()) == 0.0
+
+
+def test_the_rest_of_the_running_batch_counts() -> None:
+    buckets, flight = queue([([50] * 4, Priority.INTERACTIVE)]), Flight()
+    plan = next_batch(buckets, LIMITS, COST, 0.0)
+    assert plan is not None
+    flight.add(0, Underway(plan, tokens_by_bucket(plan), 0.025), 0.0)
+    assert estimate(buckets, flight) == pytest.approx(0.025)
+
+
+def test_texts_that_are_still_being_tokenized_count() -> None:
+    assert estimate(queue([]), Flight(), in_tokenizer=1000) == pytest.approx(0.1, rel=0.1)
+
+
+REQUESTS = st.lists(
+    st.tuples(st.lists(st.integers(3, 64), min_size=1, max_size=40), st.sampled_from(list(Priority))),
+    min_size=1,
+    max_size=40,
+)
+
+
+@given(requests=REQUESTS)
+def test_the_estimate_is_the_time_that_the_queue_takes(requests: list[tuple[list[int], Priority]]) -> None:
+    buckets = queue(requests)
+    expected = estimate(buckets, Flight())
+    # Whole rows do not fill a batch to its last token, and the last batch is rarely full.
+    assert lived_through(buckets) == pytest.approx(expected, rel=0.15, abs=0.01)
+
+
+@given(requests=REQUESTS)
+def test_what_is_ahead_of_a_person_is_over_before_batch_work_is(requests: list[tuple[list[int], Priority]]) -> None:
+    buckets = queue(requests)
+    assume(buckets.queued_tokens_of(Priority.INTERACTIVE) > 0)
+    ahead = estimate(buckets, Flight(), only_interactive=True)
+    assert ahead <= estimate(buckets, Flight()) + 1e-9
+    # Batch work fills up the last interactive batch: one usual batch at most.
+    assert lived_through(buckets, until_interactive_is_done=True) <= 1.1 * ahead + 0.03

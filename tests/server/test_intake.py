@@ -1,0 +1,57 @@
+"""Tokens are reserved when a request is admitted, and given back once."""
+
+import pytest
+from sluice_server.admission import AdmissionLimits, Load
+from sluice_server.backpressure import LatencyGate
+from sluice_server.counters import Counters
+from sluice_server.errors import DeadlineTooShortError, OverloadedError
+from sluice_server.intake import Intake, IntakeConfig
+from sluice_server.requests import Priority
+
+IDLE = Load(0, 0.0, 0.0, 1.0)
+
+
+def new_intake(gate: LatencyGate | None = None) -> tuple[Intake, Counters]:
+    counters = Counters()
+    return Intake(IntakeConfig(AdmissionLimits(1250, 500), gate, 1.0), counters), counters
+
+
+def admit(intake: Intake, tokens: int, load: Load = IDLE, *, remaining_ms: float | None = None, now: float = 0) -> None:
+    intake.admit(tokens, load, priority=Priority.INTERACTIVE, remaining_ms=remaining_ms, now=now)
+
+
+def test_admitted_tokens_are_reserved_until_they_are_computed_or_dropped() -> None:
+    intake, counters = new_intake()
+    admit(intake, 100)
+    intake.settle(100, 90)
+    intake.complete(60)
+    intake.drop(30)
+    assert intake.reserved_tokens == 0
+    assert (counters.admitted_tokens, counters.expired_tokens) == (90, 30)
+
+
+def test_refused_tokens_are_not_reserved() -> None:
+    intake, _ = new_intake()
+    with pytest.raises(OverloadedError, match="1001 ms to drain, 1000 ms are allowed"):
+        admit(intake, 10, Load(400, 1000.0, 1000.0, 1.0))
+    with pytest.raises(DeadlineTooShortError):
+        admit(intake, 10, Load(400, 100.0, 100.0, 1.0), remaining_ms=50)
+    assert intake.reserved_tokens == 0
+
+
+def test_the_latency_gate_refuses_with_the_latency_in_words() -> None:
+    intake, _ = new_intake(LatencyGate(100, 200))
+    for _ in range(20):
+        intake.note_latency(0.0, 250.0)
+    with pytest.raises(OverloadedError, match="the P95 latency is 250 ms"):
+        admit(intake, 10)
+
+
+def test_a_closed_latency_gate_opens_by_itself_when_nobody_asks_any_more() -> None:
+    intake, _ = new_intake(LatencyGate(100, 200))
+    for _ in range(20):
+        intake.note_latency(0.0, 250.0)
+    with pytest.raises(OverloadedError):
+        admit(intake, 10, now=0.5)
+    assert intake.would_refuse(IDLE, 0.5)
+    assert not intake.would_refuse(IDLE, 5.0), "the operator took its traffic away; nothing is measured any more"
