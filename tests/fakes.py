@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from sluice_server.cost import CostModel, Measurement
-from sluice_server.requests import PendingRequest, Priority, TokenRows
+from sluice_server.requests import Due, PendingRequest, Priority, TokenRows
 
 NEVER = float("inf")
 
@@ -21,7 +21,7 @@ def pending(
     *,
     arrived_at: float = 0.0,
     deadline: float = NEVER,
-    due_at: float | None = None,
+    due: Due | None = None,
     priority: Priority = Priority.INTERACTIVE,
     dimension: int = 2,
 ) -> PendingRequest:
@@ -34,7 +34,7 @@ def pending(
         future=asyncio.Future(loop=_LOOP),
         arrived_at=arrived_at,
         deadline=deadline,
-        due_at=arrived_at if due_at is None else due_at,
+        due=due or Due(arrived_at, 0.0, NEVER),
         priority=priority,
         unfinished_rows=len(lengths),
     )

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from sluice_server.buckets import Bucket, Buckets
 from sluice_server.cost import CostModel
-from sluice_server.requests import BatchPlan, Priority, RunSlice
+from sluice_server.requests import BatchPlan, Due, Priority, RunSlice
 
 # Under a backlog a batch may take so many times its target: what waits gains more by fewer fixed costs
 # than it loses behind a longer batch.
@@ -14,6 +14,9 @@ MOST_STRETCH = 4.0
 _COMPANY_SECONDS = 2.0
 # Interactive work overtakes batch work that came up to so many patiences before it.
 _BATCH_PATIENCES = 2.0
+# A request's own rows are due one after the other at the device's rate divided by this.
+_LARGE_YIELD = 2.0
+_NEVER = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +40,25 @@ class BatchLimits:
     mixes_buckets: bool
 
 
-def due_at(limits: BatchLimits, *, arrived_at: float, deadline: float, priority: Priority) -> float:
+def due(limits: BatchLimits, rate: float | None, *, arrived_at: float, deadline: float, priority: Priority) -> Due:
     """When work should be done: the order in which rows go to the device.
 
     Earliest deadline first, with a deadline for everybody: those who set none, or a late one, are due after the
-    patience; batch work after twice that, whatever its deadline. Later arrivals are due later, so nothing starves.
+    patience; batch work after twice that, whatever its deadline. The rows of one request are due one after the other,
+    at half the device's rate: a small request overtakes the rest of a large one, and equal ones keep their order.
+    All of it is finite, so nothing starves.
+
+    Args:
+        limits: Of one batch; its patience.
+        rate: Of the device, in tokens per second; None before anything was measured.
+        arrived_at: On the server's clock.
+        deadline: On the same clock; infinity where there is none.
+        priority: Of the request.
     """
+    seconds_per_token = _LARGE_YIELD / rate if rate else 0.0
     if priority is Priority.BATCH:
-        return arrived_at + _BATCH_PATIENCES * limits.patience_seconds
-    return min(deadline, arrived_at + limits.patience_seconds)
+        return Due(arrived_at + _BATCH_PATIENCES * limits.patience_seconds, seconds_per_token, _NEVER)
+    return Due(min(deadline, arrived_at + limits.patience_seconds), seconds_per_token, deadline)
 
 
 def next_batch(buckets: Buckets, limits: BatchLimits, cost: CostModel, now: float) -> BatchPlan | None:

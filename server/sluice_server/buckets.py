@@ -74,7 +74,7 @@ class Bucket:
     @property
     def due_at(self) -> float:
         """The earliest of the lanes' first rows; infinity where nothing waits."""
-        return min((head.request.due_at for lane in self.lanes if (head := lane.head)), default=_NEVER)
+        return min((head.due_at for lane in self.lanes if (head := lane.head)), default=_NEVER)
 
     def take(self, *, max_rows: int, max_tokens: int, force: bool) -> RunSlice | None:
         """Takes rows of the one run that is due first, as many as fit; None where none fits.
@@ -87,7 +87,7 @@ class Bucket:
         heads = [(head, lane) for lane in self.lanes if (head := lane.head)]
         if not heads:
             return None
-        run, lane = min(heads, key=lambda one: one[0].request.due_at)
+        run, lane = min(heads, key=lambda one: one[0].due_at)
         count = _rows_that_fit(run, max_rows, max_tokens, force=force)
         if count == 0:
             return None

@@ -17,7 +17,7 @@ from sluice_server import __version__, health, notifier
 from sluice_server.admission import Load
 from sluice_server.assembly import assemble
 from sluice_server.backend import Backend, ModelInfo
-from sluice_server.batcher import BatchLimits, busy_rate, due_at, lowered, next_batch
+from sluice_server.batcher import BatchLimits, busy_rate, due, lowered, next_batch
 from sluice_server.buckets import Buckets
 from sluice_server.cost import CostModel, Measurement
 from sluice_server.counters import Counters
@@ -188,6 +188,7 @@ class Engine:
                 busy_seconds=result.busy_seconds,
             )
         self._turn()
+        self._note_idle()
 
     # --- what it says of itself -----------------------------------------------------------------
 
@@ -286,7 +287,7 @@ class Engine:
             future=asyncio.get_running_loop().create_future(),
             arrived_at=now,
             deadline=deadline,
-            due_at=due_at(self._limits, arrived_at=now, deadline=deadline, priority=priority),
+            due=due(self._limits, self.service_rate(), arrived_at=now, deadline=deadline, priority=priority),
             priority=priority,
             unfinished_rows=count,
         )
@@ -302,6 +303,9 @@ class Engine:
         if dropped:
             self._intake.drop(dropped)
             self._schedule_turn()
+        self._note_idle()
+
+    def _note_idle(self) -> None:
         if self.is_idle and self._idle_waiter is not None and not self._idle_waiter.done():
             self._idle_waiter.set_result(None)
 

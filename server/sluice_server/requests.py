@@ -36,6 +36,25 @@ class TokenRows:
         return int(self.token_ids.size)
 
 
+@dataclass(frozen=True, slots=True)
+class Due:
+    """When the rows of a request should be done, on the server's clock: the earliest go to the device first.
+
+    Attributes:
+        first_at: Its first row.
+        seconds_per_token: By which a row is due later for each token of the request that went before it.
+        latest_at: All of its rows.
+    """
+
+    first_at: float
+    seconds_per_token: float
+    latest_at: float
+
+    def after(self, tokens: int) -> float:
+        """Of the row that has so many tokens of its request before it."""
+        return min(self.latest_at, self.first_at + tokens * self.seconds_per_token)
+
+
 @dataclass(slots=True, eq=False)
 class PendingRequest:
     """One admitted request while it waits and is computed. Only the event loop changes it.
@@ -47,7 +66,7 @@ class PendingRequest:
         future: Completed once, with None or with the error.
         arrived_at: On the server's clock, in seconds.
         deadline: On the same clock; infinity where the caller set none.
-        due_at: On the same clock: rows with the earliest go first. Always finite, so that nothing starves.
+        due: When its rows should be done.
         priority: Of the whole request.
         unfinished_rows: Rows whose embedding is not yet in the result.
         first_started_at: When its first row went to the device.
@@ -60,7 +79,7 @@ class PendingRequest:
     future: "asyncio.Future[None]"
     arrived_at: float
     deadline: float
-    due_at: float
+    due: Due
     priority: Priority
     unfinished_rows: int
     first_started_at: float | None = None
@@ -87,6 +106,11 @@ class ItemRun:
     indices: NDArray[np.int64]
     cumulative_tokens: NDArray[np.int64]
     taken: int = 0
+
+    @property
+    def due_at(self) -> float:
+        """Of the next row."""
+        return self.request.due.after(int(self.cumulative_tokens[self.taken]))
 
     @property
     def remaining_rows(self) -> int:

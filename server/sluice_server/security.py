@@ -46,5 +46,5 @@ def check_token(expected: str, authorization: str | None) -> None:
     """
     if authorization is None:
         raise UnauthenticatedError("the authorization header is missing; expected 'Bearer' and the token")
-    if not hmac.compare_digest(authorization.encode(), f"Bearer {expected}".encode()):
+    if not hmac.compare_digest(authorization.encode(errors="surrogateescape"), f"Bearer {expected}".encode()):
         raise UnauthenticatedError("the bearer token is not the server's")

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sluice_server.batcher import BatchLimits, due_at, lowered, next_batch, token_budget
+from sluice_server.batcher import BatchLimits, due, lowered, next_batch, token_budget
 from sluice_server.buckets import Buckets
 from sluice_server.requests import BatchPlan, PendingRequest, Priority
 
@@ -29,8 +29,8 @@ BATCH, INTERACTIVE = Priority.BATCH, Priority.INTERACTIVE
 def asked(
     lengths: list[int], *, arrived_at: float = 0.0, deadline: float = NEVER, priority: Priority = INTERACTIVE
 ) -> PendingRequest:
-    due = due_at(PACKED, arrived_at=arrived_at, deadline=deadline, priority=priority)
-    return pending(lengths, arrived_at=arrived_at, deadline=deadline, due_at=due, priority=priority)
+    when = due(PACKED, 10_000, arrived_at=arrived_at, deadline=deadline, priority=priority)
+    return pending(lengths, arrived_at=arrived_at, deadline=deadline, due=when, priority=priority)
 
 
 def queue(*requests: PendingRequest) -> Buckets:
@@ -63,11 +63,25 @@ def test_one_short_row_is_a_batch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("deadline", "priority", "due"),
+    ("deadline", "priority", "first_at"),
     [(NEVER, INTERACTIVE, 12.0), (11.0, INTERACTIVE, 11.0), (60.0, INTERACTIVE, 12.0), (11.0, BATCH, 14.0)],
 )
-def test_everything_is_due_at_some_time(deadline: float, priority: Priority, due: float) -> None:
-    assert due_at(PACKED, arrived_at=10.0, deadline=deadline, priority=priority) == due
+def test_everything_is_due_at_some_time(deadline: float, priority: Priority, first_at: float) -> None:
+    assert due(PACKED, 10_000, arrived_at=10.0, deadline=deadline, priority=priority).first_at == first_at
+
+
+def test_the_rows_of_a_large_request_are_due_one_after_the_other_but_by_its_deadline() -> None:
+    when = due(PACKED, 10_000, arrived_at=10.0, deadline=12.5, priority=INTERACTIVE)
+    assert [when.after(tokens) for tokens in (0, 1000, 5000)] == [12.0, 12.2, 12.5]
+    assert due(PACKED, None, arrived_at=10.0, deadline=NEVER, priority=INTERACTIVE).after(10_000) == 12.0
+
+
+def test_a_small_request_overtakes_the_rest_of_a_large_one_that_came_before() -> None:
+    large, small = asked([60] * 100), asked([5], arrived_at=0.1)
+    buckets = queue(large)
+    assert chosen(buckets, PACKED, now=0.0).tokens == 780
+    buckets.add(small)
+    assert requests_of(chosen(buckets, PACKED, now=0.1))[0] is small
 
 
 def test_packed_rows_go_by_when_they_are_due_whatever_their_length() -> None:

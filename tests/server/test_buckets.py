@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 from sluice_server.buckets import Bucket, Buckets
-from sluice_server.requests import Priority, RunSlice
+from sluice_server.requests import Due, Priority, RunSlice
 
-from tests.fakes import pending
+from tests.fakes import NEVER, pending
 
 BOUNDARIES = (16, 32, 64)
 LENGTHS = st.lists(st.integers(1, 80), min_size=1, max_size=12)
@@ -48,8 +48,8 @@ def test_rows_leave_in_the_order_in_which_they_came() -> None:
 def test_interactive_rows_leave_before_batch_rows_that_came_earlier() -> None:
     buckets, batch, interactive = (
         Buckets(BOUNDARIES),
-        pending([5], due_at=4.0, priority=Priority.BATCH),
-        pending([6], due_at=3.0),
+        pending([5], due=Due(4.0, 0.0, NEVER), priority=Priority.BATCH),
+        pending([6], due=Due(3.0, 0.0, NEVER)),
     )
     buckets.add(batch)
     buckets.add(interactive)

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from sluice_server.batcher import BatchLimits, due_at, next_batch
+from sluice_server.batcher import BatchLimits, due, next_batch
 from sluice_server.buckets import Buckets
 from sluice_server.drain import drain_seconds
 from sluice_server.flight import Flight, Underway, tokens_by_bucket
@@ -26,8 +26,8 @@ LIMITS = BatchLimits(
 def queue(requests: list[tuple[list[int], Priority]]) -> Buckets:
     buckets = Buckets(BOUNDARIES)
     for lengths, priority in requests:
-        due = due_at(LIMITS, arrived_at=0.0, deadline=NEVER, priority=priority)
-        buckets.add(pending(lengths, due_at=due, priority=priority))
+        when = due(LIMITS, 10_000, arrived_at=0.0, deadline=NEVER, priority=priority)
+        buckets.add(pending(lengths, due=when, priority=priority))
     return buckets
 
 

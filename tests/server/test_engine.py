@@ -335,6 +335,20 @@ async def test_a_draining_server_finishes_what_it_admitted_and_takes_no_more(ser
     await asyncio.wait_for(waiting, 5)
 
 
+async def test_who_waits_for_an_idle_server_hears_of_it_when_a_batch_ends_that_nobody_waits_for(
+    serving: tuple[Engine, Device],
+) -> None:
+    engine, device = serving
+    gone = ask(engine, [50] * 4)
+    await turn()
+    gone.cancel()
+    await turn()
+    waiting = asyncio.create_task(engine.wait_idle())
+    await turn()
+    device.answer()
+    await asyncio.wait_for(waiting, 5)
+
+
 STEPS = st.one_of(
     st.lists(st.integers(1, 64), min_size=1, max_size=30),
     st.sampled_from(["answer", "fail", "turn"]),

@@ -53,8 +53,42 @@ def test_a_long_text_loses_one_side_and_keeps_its_special_tokens(
 
 
 def test_a_long_text_is_refused_when_it_may_not_be_cut(tokenizer: TextTokenizer) -> None:
-    with pytest.raises(InputTooLongError, match=r"input 3 has 402 tokens; the model takes 256"):
+    with pytest.raises(InputTooLongError, match=r"input 3 has 402 tokens; the model takes 256 tokens"):
         tokenizer.encode(TEXTS, prompt=None, truncate=Truncation.NONE)
+
+
+@pytest.mark.parametrize("truncate", [Truncation.END, Truncation.START])
+@pytest.mark.parametrize(
+    "text",
+    [
+        " ".join(f"{number}" for number in range(100_000)),
+        "x" + " " * 40_000 + "a few words" + " " * 40_000 + "y",
+        "w" * 300_000 + " and some more words",
+        "a few words and " + "w" * 300_000,
+        "(" * 50_000,
+        "東京" * 20_000,
+    ],
+    ids=["numbers", "spaces", "a long word first", "a long word last", "marks", "no spaces"],
+)
+def test_only_what_is_kept_of_a_very_long_text_decides_its_tokens(
+    tokenizer: TextTokenizer, model_folder: Path, text: str, truncate: Truncation
+) -> None:
+    plain = Tokenizer.from_file(str(model_folder / "tokenizer.json"))
+    plain.no_padding()
+    plain.enable_truncation(256, direction=truncate.value)
+    encoded = tokenizer.encode([text, "short"], prompt=None, truncate=truncate)
+    assert rows(encoded) == [plain.encode(text).ids, plain.encode("short").ids]
+
+
+def test_many_texts_are_tokenized_in_portions_and_keep_their_places(tokenizer: TextTokenizer) -> None:
+    texts = [f"{number} " * (number % 7 * 2000 + 1) for number in range(100)]
+    together = rows(tokenizer.encode(texts, prompt=None, truncate=Truncation.END))
+    alone = [rows(tokenizer.encode([text], prompt=None, truncate=Truncation.END))[0] for text in texts]
+    assert together == alone
+    with pytest.raises(InputTooLongError, match=r"input 99 has 300 tokens"):
+        tokenizer.encode(["a " * 254] * 99 + ["a " * 298], prompt=None, truncate=Truncation.NONE)
+    with pytest.raises(InputTooLongError, match=r"input 1 has 60000 characters; the model takes 256 tokens"):
+        tokenizer.encode(["a", "a " * 30_000], prompt=None, truncate=Truncation.NONE)
 
 
 def test_a_text_of_exactly_the_limit_is_whole(tokenizer: TextTokenizer) -> None:
