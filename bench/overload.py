@@ -1,4 +1,4 @@
-"""`python -m bench.overload MODEL [MIX [SECONDS]]`: a server at three times its capacity, and how soon it is well."""
+"""`python -m bench.overload MODEL [MIX [SECONDS [TEXTS]]]`: a server at three times its capacity, and its recovery."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ import numpy as np
 import uvloop
 
 from bench.drain import relative_errors
-from bench.load import Answer, Generator, requests
+from bench.load import Answer, Generator, Request, requests
 from bench.process import ServerProcess, server
 
 _DRAIN_LIMIT_MS = 2000
@@ -22,18 +22,21 @@ def main() -> None:
     """Prints the figures as JSON."""
     model, mix = str(Path(sys.argv[1]).resolve()), (sys.argv[2:] or ["products"])[0]
     seconds = float((sys.argv[3:] or ["60"])[0])
+    texts = int((sys.argv[4:] or ["1"])[0])
     with server(model, BACKPRESSURE_MAX_DRAIN_MS=str(_DRAIN_LIMIT_MS)) as process:
-        print(json.dumps(uvloop.run(measure(process, mix, seconds)), indent=1))
+        print(json.dumps(uvloop.run(measure(process, mix, seconds, texts)), indent=1))
 
 
-async def measure(process: ServerProcess, mix: str, seconds: float) -> dict[str, Any]:
+async def measure(process: ServerProcess, mix: str, seconds: float, texts: int) -> dict[str, Any]:
     """Capacity in a closed loop before and after; between them three times that in an open loop, and recovery.
 
     Capacity is taken twice because a shared machine's speed changes within minutes.
     """
-    made = requests(mix, 2000)
+    made = requests(mix, 2000, texts=texts)
+    # Thirty-two texts under way, in at least four requests: a queue, and far from the limit.
+    clients = max(4, 32 // texts)
     closed = Generator(process.target)
-    before = await _capacity(closed, made, max(5, seconds / 6))
+    before = await _capacity(closed, made, max(5, seconds / 6), clients)
     rss = [process.rss_mib()]
     generator = Generator(process.target)
     cpu = [process.cpu_seconds(), time.process_time()]
@@ -44,7 +47,7 @@ async def measure(process: ServerProcess, mix: str, seconds: float) -> dict[str,
     watcher.cancel()
     document = await asyncio.to_thread(_wait_until_healthy, process)
     recovered = time.monotonic() - ended
-    after = await _capacity(closed, made, max(5, seconds / 6))
+    after = await _capacity(closed, made, max(5, seconds / 6), clients)
     await closed.close()
     await generator.close()
     accepted = [one for one in generator.answers if one.code == "OK"]
@@ -52,6 +55,7 @@ async def measure(process: ServerProcess, mix: str, seconds: float) -> dict[str,
     capacity = (before + after) / 2
     return {
         "mix": mix,
+        "texts_per_request": texts,
         "capacity_requests_per_second_before_and_after": [before, after],
         "offered_requests_per_second": 3 * before,
         "answers": Counter(one.code for one in generator.answers),
@@ -68,13 +72,14 @@ async def measure(process: ServerProcess, mix: str, seconds: float) -> dict[str,
     }
 
 
-async def _capacity(closed: Generator, made: list[Any], seconds: float) -> float:
-    """Requests per second of 32 clients that ask again at once, after a run-up."""
-    await closed.closed_loop(made, clients=32, seconds=3)
+async def _capacity(closed: Generator, made: list[Request], seconds: float, clients: int) -> float:
+    """Requests per second of clients that ask again at once, after a run-up; refusals do not count."""
+    await closed.closed_loop(made, clients=clients, seconds=3)
     closed.answers.clear()
-    await closed.closed_loop(made, clients=32, seconds=seconds)
+    await closed.closed_loop(made, clients=clients, seconds=seconds)
     last = max(one.sent_at + one.seconds for one in closed.answers)
-    return len(closed.answers) / (last - min(one.sent_at for one in closed.answers))
+    served = sum(one.code == "OK" for one in closed.answers)
+    return served / (last - min(one.sent_at for one in closed.answers))
 
 
 async def _watch_memory(process: ServerProcess, rss: list[float]) -> None:

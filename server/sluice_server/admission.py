@@ -7,7 +7,7 @@ from sluice_server.requests import Priority
 # Under pressure batch work is refused first: it may fill only so much of each limit.
 _BATCH_SHARE = 0.5
 # What is admitted must be done in time although the estimate errs; measured at three times capacity.
-_SURE_SHARE = 0.8
+_SURE_SHARE = 0.75
 # A caller told to come back finds room: this share of the limit is drained by then.
 _RETRY_AT_SHARE = 0.7
 _MIN_RETRY_MS = 10
@@ -18,7 +18,7 @@ class AdmissionLimits:
     """What the queue may hold.
 
     Attributes:
-        max_drain_ms: Longest time until all is computed; admission fills four fifths of it. None where throughput
+        max_drain_ms: Longest time until all is computed; admission fills three quarters of it. None where throughput
             backpressure is off.
         max_queued_tokens: Most tokens reserved at once; None where throughput backpressure is off.
     """
