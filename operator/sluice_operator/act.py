@@ -11,16 +11,18 @@ from sluice_operator import drift
 from sluice_operator.kube import FIELD_MANAGER, KubeError
 from sluice_operator.manifests import API_VERSION, KIND
 from sluice_operator.reasons import Reason
+from sluice_operator.status import Event
 from sluice_operator.values import GATE, Trouble
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sluice_operator.drift import Applied, Apply, ChildKey
     from sluice_operator.kube import Kube
     from sluice_operator.plan import Plan
     from sluice_operator.readiness import GateChange
     from sluice_operator.spec import EmbeddingService
-    from sluice_operator.status import Event
-    from sluice_operator.store import Store
+    from sluice_operator.store import ServiceKey, Store
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +57,9 @@ class Actor:
         """
         outcome = Outcome()
         for change in plan.gates:
-            await self._set_gate(service, change)
+            if await self._set_gate(service.key, change) and change.event is not None:
+                note = f"pod {change.pod_name}: {change.message}"
+                await self._tell(service, Event(change.event, note, is_warning=not change.opens))
         for apply in plan.apply:
             outcome.did_apply = True
             outcome.trouble = outcome.trouble or await self._apply(apply, outcome)
@@ -86,19 +90,33 @@ class Actor:
             log.info("applied %s %s: %s", kind, name, apply.cause)
         return None
 
-    async def _set_gate(self, service: EmbeddingService, change: GateChange) -> None:
+    async def open_gates(self, key: ServiceKey, changes: Iterable[GateChange]) -> None:
+        """Opens gates of pods whose service is gone.
+
+        Raises:
+            KubeError: where the API server fails; a pod that is gone too is as good.
+        """
+        for change in changes:
+            await self._set_gate(key, change)
+
+    async def _set_gate(self, key: ServiceKey, change: GateChange) -> bool:
+        """False where that very pod is gone."""
+        namespace, name = key
         condition = {
             "type": GATE,
             "status": "True" if change.opens else "False",
-            "reason": change.reason,
+            "reason": str(change.reason),
             "message": change.message,
             "lastTransitionTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
-        body = await self._kube.patch_pod_condition(service.namespace, change.pod_name, change.pod_uid, condition)
-        if body is not None:
-            self._store.put(body)
+        body = await self._kube.patch_pod_condition(namespace, change.pod_name, change.pod_uid, condition)
+        if body is None:
+            return False
+        self._store.put(body)
         verb = "opened" if change.opens else "closed"
-        log.info("%s the gate of pod %s", verb, change.pod_name, extra=_about(service, reason=change.reason))
+        about = {"namespace": namespace, "service": name, "reason": str(change.reason)}
+        log.info("%s the gate of pod %s: %s", verb, change.pod_name, change.message, extra=about)
+        return True
 
     async def _tell(self, service: EmbeddingService, event: Event) -> None:
         """An Event on the service. It only informs: a failure is logged and not repeated."""

@@ -1,7 +1,8 @@
 """Conditions from what was observed: one row of a truth table each. Pure.
 
 The first row that holds decides. "Enough" is the number of pods that the spec asks for, or minReplicas where
-the operator decides it, so that adding pods does not make a serving service unready.
+the operator decides it, so that adding pods does not make a serving service unready. A pod that its gate alone
+keeps out of traffic counts as ready as long as any pod receives traffic: it is able, and comes back.
 
 Ready            the operator cannot make a child what it should be  False its reason
                  asked for no pods                                   False ScaledToZero
@@ -71,8 +72,13 @@ class Facts:
 
     @property
     def current_ready(self) -> int:
-        """Pods of the current spec that receive traffic."""
-        return sum(p.is_ready for p in self.current)
+        """Pods of the current spec that receive traffic, and those that only their gate keeps from it."""
+        return sum(p.is_ready or (p.is_gated and self.ready > 0) for p in self.current)
+
+    @property
+    def gated(self) -> int:
+        """Pods of the current spec that only their gate keeps out of traffic."""
+        return sum(p.is_gated for p in self.current)
 
     @property
     def is_complete(self) -> bool:
@@ -100,14 +106,14 @@ def gather(
     )
 
 
-def decide(facts: Facts, scaling: Condition) -> list[Condition]:
-    """All conditions of a service, by the table above."""
-    return [ready(facts), available(facts), progressing(facts), model_loaded(facts), scaling]
+def decide(facts: Facts, *decided: Condition) -> list[Condition]:
+    """All conditions of a service: by the table above, and those that were decided elsewhere."""
+    return [ready(facts), available(facts), progressing(facts), model_loaded(facts), *decided]
 
 
 def ready(facts: Facts) -> Condition:
     """Whether the service serves as specified."""
-    kind, so_many = ConditionType.READY, f"{facts.ready} of {facts.desired} pods receive traffic"
+    kind, so_many = ConditionType.READY, _receiving(facts)
     if facts.blocked is not None:
         return Condition(kind, holds=False, reason=facts.blocked.reason, message=facts.blocked.message)
     if facts.desired == 0:
@@ -142,8 +148,7 @@ def progressing(facts: Facts) -> Condition:
     if facts.outdated:
         return Condition(kind, holds=True, reason=Reason.ROLLING_OUT, message=_rolling(facts))
     if facts.current_ready >= facts.enough:
-        message = f"{facts.current_ready} of {facts.desired} pods receive traffic"
-        return Condition(kind, holds=True, reason=Reason.SCALING, message=message)
+        return Condition(kind, holds=True, reason=Reason.SCALING, message=_receiving(facts))
     reason, message = stage(facts)
     return Condition(kind, holds=True, reason=reason, message=message)
 
@@ -164,7 +169,7 @@ def model_loaded(facts: Facts) -> Condition:
 
 def stage(facts: Facts) -> tuple[Reason, str]:
     """How far those pods of the current spec are that receive no traffic yet: where most of them are."""
-    waiting = [p for p in facts.current if not p.is_ready]
+    waiting = [p for p in facts.current if not (p.is_ready or p.is_gated)]
     if not facts.current:
         return Reason.NO_PODS, "no pod of the current spec exists yet"
     if not waiting:
@@ -237,6 +242,11 @@ def _doing(pod: Pod, reason: Reason) -> str:
         Reason.DRAINING: "finish their work",
         Reason.UNREACHABLE: "run but do not answer /health yet",
     }.get(reason, "serve and wait for the kubelet to say that they are ready")
+
+
+def _receiving(facts: Facts) -> str:
+    message = f"{facts.ready} of {facts.desired} pods receive traffic"
+    return f"{message}, {facts.gated} kept out of it by closed gates" if facts.gated else message
 
 
 def _rolling(facts: Facts) -> str:

@@ -40,8 +40,20 @@ QUEUED_TOKENS = Gauge("sluice_queued_tokens", "Tokens queued at all pods.", _SER
 OFFERED_RATE = Gauge(
     "sluice_offered_tokens_per_second", "Tokens per second that clients ask for.", _SERVICE, registry=REGISTRY
 )
+CLOSED_GATES = Gauge("sluice_closed_gates", "Pods whose readiness gate is closed.", _SERVICE, registry=REGISTRY)
+SATURATED = Gauge(
+    "sluice_saturated", "Whether more pods are overloaded than may be closed.", _SERVICE, registry=REGISTRY
+)
 
-_GAUGES = (DESIRED_REPLICAS, READY_REPLICAS, DRAIN_SECONDS, QUEUED_TOKENS, OFFERED_RATE)
+_GAUGES = (
+    DESIRED_REPLICAS,
+    READY_REPLICAS,
+    DRAIN_SECONDS,
+    QUEUED_TOKENS,
+    OFFERED_RATE,
+    CLOSED_GATES,
+    SATURATED,
+)
 
 
 def forget_service(namespace: str, service: str) -> None:

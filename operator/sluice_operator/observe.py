@@ -6,6 +6,7 @@ more.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sluice_operator import environment
@@ -59,9 +60,12 @@ def pod(body: Json) -> Pod:
         is_running=status.get("phase") == "Running",
         is_being_deleted="deletionTimestamp" in metadata,
         is_ready=is_ready,
+        containers_ready=conditions.get("ContainersReady", {}).get("status") == "True",
         template_hash=metadata.get("annotations", {}).get(TEMPLATE_HASH),
         has_gate=any(g["conditionType"] == GATE for g in spec.get("readinessGates", [])),
         gate_is_open=None if gate is None else gate["status"] == "True",
+        gate_since=_instant((gate or {}).get("lastTransitionTime")),
+        gate_reason=(gate or {}).get("reason"),
         trouble=None if is_ready else _unscheduled(conditions) or _container_trouble(status),
     )
 
@@ -98,6 +102,10 @@ def child(body: Json, service_name: str, service_uid: str) -> Child:
         is_ours = labels.get(MANAGED_BY_LABEL) == MANAGED_BY and labels.get(SERVICE_LABEL) == service_name
         whose = "someone else"
     return Child(kind=body["kind"], name=metadata["name"], is_ours=is_ours, owner=whose, body=body)
+
+
+def _instant(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
 
 
 def _http_port(spec: Json) -> int:

@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sluice_operator import conditions, drift, manifests, pod_template, readiness, scaling, status
+from sluice_operator import (
+    conditions,
+    drift,
+    manifests,
+    pod_template,
+    pressure,
+    readiness,
+    saturation,
+    scaling,
+    status,
+)
 from sluice_operator.conditions import Condition
 from sluice_operator.reasons import ConditionType, EventReason, Reason
 from sluice_operator.scaling import Fleet, ScalingDecision, ScalingMemory
@@ -17,6 +27,7 @@ if TYPE_CHECKING:
 
     from sluice_operator.drift import Applied, Apply, ChildKey
     from sluice_operator.load import Load
+    from sluice_operator.pressure import Pressure
     from sluice_operator.readiness import GateChange
     from sluice_operator.spec import EmbeddingService
     from sluice_operator.values import Child, Observation
@@ -52,25 +63,34 @@ def decide(
     observation: Observation,
     *,
     load: Load,
+    polls_over: Mapping[str, int],
     children: Mapping[ChildKey, Child],
     applied: Mapping[ChildKey, Applied],
     memory: Memory,
     default_image: str | None,
 ) -> Plan:
-    """The plan for one service at one moment."""
+    """The plan for one service at one moment; `polls_over` as `pressure.PressureWindow` counts them."""
     image = service.spec.server.image or default_image
     before = _requested(observation)
-    count = _replicas(service, observation, load, memory.scaling)
+    fleet = pressure.of_serving(observation.live_pods, polls_over, pressure.Thresholds.of(service.spec))
+    saturated = _saturated(service, observation, fleet)
+    count = _replicas(service, observation, load, memory.scaling, saturated)
     wanted = [] if image is None else manifests.children(service, image=image, replicas=count.replicas)
     apply = drift.to_apply(wanted, children, applied) if memory.may_apply else []
-    new_status = _status(service, observation, load, count, _own_trouble(observation, wanted, children), wanted)
+    blocked = _own_trouble(observation, wanted, children)
+    new_status = _status(service, observation, load, count, saturated, blocked, wanted)
     told = [*_changes(apply, children), *status.events(observation.status, new_status)]
     if before not in {None, count.replicas} and any(a.key[0] == "Deployment" for a in apply):
         new_status["scaling"] = status.scaling_record(before, count.replicas, count.message, observation.wall_time)
         told.append(Event(EventReason.SCALED, f"{before} → {count.replicas} pods: {count.message}"))
     is_news = status.worth_writing(observation.status, new_status, memory.seconds_since_status)
     return Plan(
-        gates=readiness.gate_changes(service.spec.readiness.mode, observation.pods),
+        gates=readiness.gate_changes(
+            service.spec.readiness,
+            observation.pods,
+            fleet,
+            readiness.Moment(saturated, is_rolling=_is_rolling(observation, apply), now=observation.wall_time),
+        ),
         apply=apply,
         delete=_superfluous(wanted, children) if image is not None else [],
         status=new_status if is_news else None,
@@ -83,8 +103,28 @@ def _requested(observation: Observation) -> int | None:
     return None if observation.rollout is None else observation.rollout.requested_replicas
 
 
+def _saturated(service: EmbeddingService, observation: Observation, fleet: list[Pressure]) -> Condition:
+    asked = [p for p in observation.live_pods if p.is_running]
+    return saturation.assess(
+        fleet,
+        service.spec.readiness,
+        saturation.Before.of(observation.status),
+        heard=sum(p.report is not None for p in asked),
+        asked=len(asked),
+        now=observation.wall_time,
+    )
+
+
+def _is_rolling(observation: Observation, apply: list[Apply]) -> bool:
+    """Whether pods of one spec replace those of another, are about to, or nobody can tell."""
+    rollout = observation.rollout
+    if any(a.key[0] == "Deployment" for a in apply):
+        return True
+    return rollout is None or not rollout.is_current or rollout.updated_replicas != rollout.replicas
+
+
 def _replicas(
-    service: EmbeddingService, observation: Observation, load: Load, memory: ScalingMemory
+    service: EmbeddingService, observation: Observation, load: Load, memory: ScalingMemory, saturated: Condition
 ) -> ScalingDecision:
     spec = service.spec
     fixed = spec.fixed_replicas
@@ -98,11 +138,12 @@ def _replicas(
     rollout = observation.rollout
     fleet = Fleet(
         requested=_requested(observation),
-        ready=sum(p.is_ready for p in live),
+        ready=sum(p.is_ready or p.is_gated for p in live),
         is_settled=rollout is not None
         and rollout.is_current
         and rollout.updated_replicas == rollout.replicas == rollout.requested_replicas == len(live)
-        and all(p.is_ready for p in live),
+        and all(p.is_ready or p.is_gated for p in live),
+        is_pressed=saturated.holds or any(p.has_gate and p.gate_is_open is False for p in live),
     )
     return scaling.decide(spec.scaling, fleet, load, memory, observation.now)
 
@@ -130,6 +171,7 @@ def _status(
     observation: Observation,
     load: Load,
     count: ScalingDecision,
+    saturated: Condition,
     blocked: Trouble | None,
     wanted: list[Json],
 ) -> Json:
@@ -145,7 +187,7 @@ def _status(
         ConditionType.SCALING_ACTIVE, count.is_active, count.reason, f"{count.replicas} pods: {count.message}"
     )
     dated = conditions.dated(
-        conditions.decide(facts, how_many),
+        conditions.decide(facts, how_many, saturated),
         observation.status.get("conditions", []),
         generation=service.generation,
         now=observation.wall_time,

@@ -21,6 +21,8 @@ class ConditionType(StrEnum):
     """A pod of the current spec has loaded the model and computed with it."""
     SCALING_ACTIVE = "ScalingActive"
     """The number of pods is decided from fresh measurements (Internal), or by whoever was asked to."""
+    SATURATED = "Saturated"
+    """More pods are overloaded than may be taken out of traffic: all gates are open and pods refuse work."""
 
 
 class Reason(StrEnum):
@@ -91,6 +93,33 @@ class Reason(StrEnum):
     FIXED = "Fixed"
     """scaling.mode is Off."""
 
+    # Whether the pods keep up.
+    SATURATED = "Saturated"
+    """More pods are overloaded than readiness.maxClosedPercent lets be closed, or were until lately."""
+    KEEPING_UP = "KeepingUp"
+    """No more pods are overloaded than may be closed."""
+    NOT_SERVING = "NotServing"
+    """No pod serves, so none can be overloaded."""
+
+
+class GateReason(StrEnum):
+    """Why a pod's gate is open or closed: the reason of its condition sluice.dev/accepting."""
+
+    SERVING = "Serving"
+    """The pod came up: it has computed and accepts requests."""
+    OVERLOADED = "Overloaded"
+    """Its queue is too long, or it refuses work, and others have room."""
+    RELIEVED = "Relieved"
+    """Its queue is short again."""
+    TOO_MANY_CLOSED = "TooManyClosed"
+    """Fewer pods serve than before, or fewer may be closed: the least pressed come back early."""
+    SATURATED = "Saturated"
+    """The whole service is overloaded: no pod is kept out of traffic."""
+    GATES_OFF = "GatesOff"
+    """readiness.mode is Off."""
+    SERVICE_DELETED = "ServiceDeleted"
+    """The EmbeddingService is gone, and its pods were kept."""
+
 
 class EventReason(StrEnum):
     """Events on an EmbeddingService, one per transition."""
@@ -101,6 +130,12 @@ class EventReason(StrEnum):
     """Something is wrong that was not before; the note starts with the condition's reason."""
     SCALED = "Scaled"
     ROLLOUT_STARTED = "RolloutStarted"
+    GATE_CLOSED = "GateClosed"
+    """An overloaded pod is taken out of traffic; the note says which and with what numbers."""
+    GATE_OPENED = "GateOpened"
+    """A pod that had been taken out of traffic comes back."""
+    SATURATED = "Saturated"
+    NO_LONGER_SATURATED = "NotSaturated"
     CHILD_RESTORED = "DriftCorrected"
     """A child object had been changed or deleted by someone else and was put right."""
 

@@ -14,8 +14,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from sluice_operator import drift, manifests, metrics, observe, plan, spec
+from sluice_operator import drift, manifests, metrics, observe, plan, readiness, saturation, spec
 from sluice_operator.load import LoadWindow
+from sluice_operator.pressure import PressureWindow, Thresholds
 from sluice_operator.values import Child, Observation, Report
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class Reconciler:
         self._polled_at = float("-inf")
         self._load_window = LoadWindow()
         self._load: Load | None = None
+        self._pressure = PressureWindow()
         self._applied: dict[ChildKey, Applied] = {}
         self._foreign: dict[ChildKey, tuple[float, Child | None]] = {}
         self._trouble: Trouble | None = None
@@ -117,6 +119,7 @@ class Reconciler:
         """One round; False when the service is gone or going, and there is nothing left to do for it."""
         resource = self._store.service(self.key)
         if resource is None:
+            await self._let_go()
             return False
         service = spec.parse(resource)
         if service.uid != self._uid:
@@ -125,6 +128,7 @@ class Reconciler:
         if service.generation != self._generation:
             self._generation, self._trouble, self._refused_at = service.generation, None, float("-inf")
         if service.is_being_deleted:
+            await self._let_go()
             return True
         now = time.monotonic()
         observation = await self._observe(resource, now)
@@ -133,6 +137,7 @@ class Reconciler:
             service,
             observation,
             load=self._load_at(observation),
+            polls_over=self._pressure.observe(observation.live_pods, Thresholds.of(service.spec)),
             children=children,
             applied=self._applied,
             memory=replace(
@@ -147,6 +152,11 @@ class Reconciler:
         self._take_in(outcome, now)
         self._export(service, observation, decision)
         return True
+
+    async def _let_go(self) -> None:
+        """Opens every gate: pods that are kept when their service is deleted have nobody else to open it."""
+        pods = observe.pods(self._store.owned(self.key, "Pod"))
+        await self._actor.open_gates(self.key, readiness.open_all(pods))
 
     async def _observe(self, resource: Json, now: float) -> Observation:
         pods = observe.pods(self._store.owned(self.key, "Pod"))
@@ -217,6 +227,8 @@ class Reconciler:
         load = status.get("load", {})
         metrics.DESIRED_REPLICAS.labels(**names).set(status.get("desiredReplicas", 0))
         metrics.READY_REPLICAS.labels(**names).set(status.get("readyReplicas", 0))
+        metrics.CLOSED_GATES.labels(**names).set(status.get("gates", {}).get("closed", 0))
+        metrics.SATURATED.labels(**names).set(saturation.Before.of(status).holds)
         metrics.DRAIN_SECONDS.labels(**names).set(load.get("drainMilliseconds", float("nan")) / 1000)
         metrics.QUEUED_TOKENS.labels(**names).set(load.get("queuedTokens", float("nan")))
         metrics.OFFERED_RATE.labels(**names).set(load.get("offeredRate", float("nan")))

@@ -40,7 +40,9 @@ class Fleet:
     """What the Deployment asks for; None where there is none yet."""
     ready: int
     is_settled: bool
-    """No pod warms, no gate is closed, no rollout runs: only then are pods taken away."""
+    """No pod warms and no rollout runs: only then does the backlog count, and are pods taken away."""
+    is_pressed: bool = False
+    """A gate is closed or the service is saturated: nothing is taken away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ def _next(spec: ScalingSpec, fleet: Fleet, memory: ScalingMemory, wanted: float,
         return max(current, _clamp(spec, math.ceil(wanted)))
     lowest = max((pods for _, pods in memory.highest), default=current)
     has_seen_enough = memory.since is not None and now - memory.since >= spec.scale_down_stabilization_seconds
-    may_go_down = fleet.is_settled and has_seen_enough and now >= memory.panic_until
+    may_go_down = fleet.is_settled and not fleet.is_pressed and has_seen_enough and now >= memory.panic_until
     if not may_go_down or now - memory.last_down_at < DOWN_INTERVAL_SECONDS or lowest > current * (1 - TOLERANCE):
         return current
     step = max(1, math.floor(current * DOWN_SHARE))

@@ -97,7 +97,11 @@ class ScalingSpec(_Part):
 class ReadinessSpec(_Part):
     """When a pod receives traffic."""
 
-    mode: Literal["Startup", "Off"]
+    mode: Literal["Dynamic", "Startup", "Off"]
+    close_above_percent: int
+    open_below_percent: int
+    min_hold_seconds: int
+    max_closed_percent: int
 
 
 def _or_empty(value: Json | None) -> Json:

@@ -94,7 +94,16 @@ def events(before: Json, after: Json) -> list[Event]:
     progress = now[ConditionType.PROGRESSING]
     if progress["reason"] in PROBLEMS and was.get(ConditionType.PROGRESSING, {}).get("reason") != progress["reason"]:
         told.append(Event(EventReason.PROBLEM, f"{progress['reason']}: {progress['message']}", is_warning=True))
-    return told
+    return told + _saturation(was.get(ConditionType.SATURATED, {}), now.get(ConditionType.SATURATED, {}))
+
+
+def _saturation(was: Json, now: Json) -> list[Event]:
+    before, after = was.get("status", "False"), now.get("status", "False")
+    if before == after:
+        return []
+    if after == "True":
+        return [Event(EventReason.SATURATED, now["message"], is_warning=True)]
+    return [Event(EventReason.NO_LONGER_SATURATED, now.get("message", ""))]
 
 
 def _essence(status: Json) -> Json:

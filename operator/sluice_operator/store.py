@@ -72,6 +72,10 @@ class Store:
         """All EmbeddingServices."""
         return [(namespace, name) for kind, namespace, name in self._objects if kind == SERVICE_KIND]
 
+    def known(self) -> set[ServiceKey]:
+        """All EmbeddingServices, and those of which only something that belonged to them is left."""
+        return {*self.services(), *(key for key, objects in self._by_service.items() if objects)}
+
     def owned(self, key: ServiceKey, *kinds: str) -> list[Json]:
         """Objects of these kinds that carry the service's label."""
         return [self._objects[k] for k in self._by_service.get(key, ()) if k[0] in kinds]

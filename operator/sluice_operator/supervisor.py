@@ -38,11 +38,11 @@ class Supervisor:
         return self._acts
 
     def start(self) -> None:
-        """Begins to act on every service that is known."""
+        """Begins to act on every service that is known, and on what is left of those that are gone."""
         self._acts = True
         metrics.ACTS.set(1)
-        for key in self._store.services():
-            self.wake(key)
+        for key in self._store.known():
+            self._spawn(key)
 
     async def stop(self) -> None:
         """Ends every reconciler at once; what they were writing is not waited for."""

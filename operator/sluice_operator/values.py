@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from sluice_operator.reasons import GateReason
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -63,13 +65,36 @@ class Pod:
     is_running: bool
     is_being_deleted: bool
     is_ready: bool
+    """It receives traffic: its containers are ready and its gate is open, as the kubelet has put together."""
+    containers_ready: bool
+    """Its probes answer well."""
     template_hash: str | None
     has_gate: bool
     gate_is_open: bool | None
     """None where the condition was never written."""
     trouble: Trouble | None
+    gate_since: datetime | None = None
+    """When the gate was last opened or closed."""
+    gate_reason: str | None = None
+    """A `GateReason`, or whatever someone else has written."""
     report: Report | None = None
     """None where the pod has not answered lately: not asked yet, silent, or speaking garbage."""
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether it says that it has loaded, computed and goes on to serve."""
+        return self.report is not None and self.report.health.phase == "serving"
+
+    @property
+    def accepts(self) -> bool:
+        """Whether it says that it takes work now."""
+        return self.report is not None and self.report.health.is_accepting
+
+    @property
+    def is_gated(self) -> bool:
+        """Able to serve, and out of traffic by its gate alone, or just back and the kubelet has yet to say so."""
+        was_taken_out = self.gate_is_open is not None and self.gate_reason != GateReason.SERVING
+        return self.has_gate and was_taken_out and self.containers_ready and not self.is_ready
 
 
 @dataclass(frozen=True, slots=True)

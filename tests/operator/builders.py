@@ -89,15 +89,21 @@ def pod(name: str = "minilm-a", *, says: Health | None = None, **fields: Any) ->
     """A ready pod of the current spec with an open gate; `says` is its fresh answer."""
     seen = Pod(
         name=name, uid=f"uid-{name}", ip="10.0.0.1", http_port=8001, is_running=True, is_being_deleted=False,
-        is_ready=True, template_hash="current", has_gate=True, gate_is_open=True, trouble=None,
-        report=None if says is None else Report(says, received_at=NOW),
+        is_ready=True, containers_ready=True, template_hash="current", has_gate=True, gate_is_open=True, trouble=None,
+        gate_reason="Serving", report=None if says is None else Report(says, received_at=NOW),
     )  # fmt: skip
     return replace(seen, **fields)
 
 
 def starting_pod(name: str = "minilm-a", **fields: Any) -> Pod:
     """A pod that is not ready and whose gate was never opened."""
-    return pod(name, **{"is_ready": False, "gate_is_open": None, **fields})
+    waits = {"is_ready": False, "containers_ready": False, "gate_is_open": None, "gate_reason": None}
+    return pod(name, **{**waits, **fields})
+
+
+def gated_pod(name: str = "minilm-a", **fields: Any) -> Pod:
+    """A pod that could serve and was taken out of traffic."""
+    return pod(name, **{"is_ready": False, "gate_is_open": False, "gate_reason": "Overloaded", **fields})
 
 
 def rollout(replicas: int = 1, **fields: Any) -> Rollout:

@@ -125,6 +125,24 @@ class OperatorProcess:
     def rounds(self) -> float:
         return self.metric("sluice_operator_reconciles_total").get('{outcome="ok"}', 0.0)
 
+    def wait_rounds(self, number: int) -> None:
+        """Waits until the operator has looked so often."""
+        start = self.rounds()
+        deadline = time.monotonic() + 30
+        while self.rounds() < start + number:
+            assert time.monotonic() < deadline, self.log()
+            time.sleep(0.1)
+
+    def until_quiet(self) -> None:
+        """Waits until several rounds in a row have written nothing."""
+        deadline = time.monotonic() + 60
+        while True:
+            writes = self.writes()
+            self.wait_rounds(5)
+            if self.writes() == writes:
+                return
+            assert time.monotonic() < deadline, self.log()
+
     def _acts(self) -> bool:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/healthz", timeout=2) as answer:

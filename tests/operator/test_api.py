@@ -77,6 +77,14 @@ REFUSED = {
     "reserved-variable": ({"env": [{"name": "MODEL_PATH", "value": "x"}]}, r"use the field of spec.model"),
     "reserved-label": ({"podMetadata": {"labels": {"sluice.dev/x": "y"}}}, r"choose another prefix"),
     "reserved-annotation": ({"podMetadata": {"annotations": {"sluice.dev/x": "y"}}}, r"choose another prefix"),
+    "opens-above-where-it-closes": (
+        {"readiness": {"openBelowPercent": 200}},
+        r"openBelowPercent must be below.*lower openBelowPercent or raise closeAbovePercent",
+    ),
+    "gates-without-share": ({"readiness": {"maxClosedPercent": 0}}, r"maxClosedPercent.*greater than or equal to 1"),
+    "more-than-all-closed": ({"readiness": {"maxClosedPercent": 101}}, r"maxClosedPercent.*less than or equal to 100"),
+    "no-hold": ({"readiness": {"minHoldSeconds": 0}}, r"minHoldSeconds.*greater than or equal to 1"),
+    "unknown-gates": ({"readiness": {"mode": "Sometimes"}}, r"Dynamic.*Startup.*Off"),
     "no-replicas-at-all": ({"scaling": {"minReplicas": 0}}, r"minReplicas.*greater than or equal to 1"),
     "unknown-mode": ({"scaling": {"mode": "Sometimes"}}, r"Internal.*External.*Off"),
 }

@@ -7,9 +7,9 @@ import pytest
 from sluice_operator import conditions
 from sluice_operator.conditions import Condition
 from sluice_operator.reasons import ConditionType, Reason
-from sluice_operator.values import Observation, Trouble
+from sluice_operator.values import Health, Observation, Trouble
 
-from tests.operator.builders import WALL_TIME, health, observation, pod, rollout, starting_pod
+from tests.operator.builders import WALL_TIME, gated_pod, health, observation, pod, rollout, starting_pod
 
 SCALING = Condition(ConditionType.SCALING_ACTIVE, holds=False, reason=Reason.FIXED, message="as asked")
 
@@ -102,6 +102,36 @@ def test_one_of_two_pods_is_lost_and_the_other_serves() -> None:
     assert seen["Ready"] == (False, Reason.LOADING)
     assert seen["Available"] == (True, Reason.SERVING)
     assert seen["ModelLoaded"] == (True, Reason.LOADED)
+
+
+def test_a_pod_that_only_its_gate_keeps_out_of_traffic_leaves_the_service_ready() -> None:
+    seen = observation(gated_pod("a", says=health(is_accepting=False)), pod("b", says=health()))
+    assert told(seen)["Ready"] == (True, Reason.SERVING)
+    assert told(seen)["Progressing"] == (True, Reason.ROLLED_OUT)
+    assert message(seen, "Ready", desired=2) == "1 of 2 pods receive traffic, 1 kept out of it by closed gates"
+
+
+@pytest.mark.parametrize("says", [None, health()])
+def test_neither_silence_nor_the_kubelets_delay_at_coming_back_changes_that(says: Health | None) -> None:
+    back = gated_pod("a", says=health(), gate_is_open=True, gate_reason="Relieved")
+    for out in (gated_pod("a", says=says), back):
+        assert told(observation(out, pod("b", says=health())))["Ready"] == (True, Reason.SERVING)
+
+
+def test_a_pod_that_first_comes_up_counts_once_the_kubelet_says_so() -> None:
+    first = gated_pod("a", says=health(), gate_is_open=True, gate_reason="Serving")
+    assert told(observation(first, pod("b", says=health())))["Ready"][0] is False
+
+
+@pytest.mark.parametrize("phase", ["loading", "failed"])
+def test_a_gated_pod_whose_probes_fail_is_not_counted(phase: str) -> None:
+    gated = gated_pod("a", says=health(phase), containers_ready=False)
+    assert told(observation(gated, pod("b", says=health())))["Ready"][0] is False
+
+
+def test_a_service_whose_pods_are_all_gated_is_not_ready() -> None:
+    seen = told(observation(*[gated_pod(n, says=health()) for n in "ab"]))
+    assert (seen["Ready"][0], seen["Available"][0]) == (False, False)
 
 
 def test_a_rollout_is_available_and_progressing_but_not_ready() -> None:

@@ -6,6 +6,8 @@ import pytest
 from sluice_operator import observe
 from sluice_operator.reasons import Reason
 
+from tests.operator.builders import WALL_TIME
+
 
 def pod_body(**status: Any) -> dict[str, Any]:
     return {
@@ -28,22 +30,21 @@ def test_a_running_pod() -> None:
         pod_body(
             phase="Running",
             podIP="10.0.0.7",
-            conditions=[{"type": "Ready", "status": "True"}, {"type": "sluice.dev/accepting", "status": "True"}],
+            conditions=[
+                {"type": "Ready", "status": "True"},
+                {"type": "sluice.dev/accepting", "status": "True", "lastTransitionTime": "2026-03-01T12:00:00Z"},
+            ],
         )
     )
     assert (seen.ip, seen.http_port, seen.is_running, seen.is_ready) == ("10.0.0.7", 9001, True, True)
     assert (seen.has_gate, seen.gate_is_open, seen.template_hash, seen.trouble) == (True, True, "h", None)
+    assert seen.gate_since == WALL_TIME
 
 
 def test_a_pod_that_was_just_made_is_unknown_in_most_ways() -> None:
     seen = observe.pod(pod_body())
-    assert (seen.ip, seen.is_running, seen.is_ready, seen.gate_is_open, seen.trouble) == (
-        None,
-        False,
-        False,
-        None,
-        None,
-    )
+    assert (seen.ip, seen.is_running, seen.is_ready, seen.trouble) == (None, False, False, None)
+    assert (seen.gate_is_open, seen.gate_since) == (None, None)
 
 
 def test_pods_that_have_ended_are_no_pods_of_the_service() -> None:

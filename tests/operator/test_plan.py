@@ -7,12 +7,14 @@ import pytest
 from sluice_operator import drift, manifests, observe, plan
 from sluice_operator.plan import Memory, Plan
 from sluice_operator.reasons import EventReason
+from sluice_operator.scaling import ScalingMemory
 from sluice_operator.spec import EmbeddingService
-from sluice_operator.values import Child, Observation, Trouble
+from sluice_operator.values import Child, Observation, Report, Trouble
 
-from tests.operator.builders import health, load, observation, pod, rollout, service, starting_pod
+from tests.operator.builders import NOW, WALL_TIME, health, load, observation, pod, rollout, service, starting_pod
 
 IMAGE = "sluice-server:1"
+CLOSED = {"gate_is_open": False, "gate_since": WALL_TIME, "gate_reason": "Overloaded"}
 Children = dict[tuple[str, str], Child]
 
 
@@ -29,6 +31,7 @@ def decide(
     children: Children | None = None,
     image: str | None = IMAGE,
     memory: Memory | None = None,
+    polls_over: dict[str, int] | None = None,
     **load_fields: Any,
 ) -> Plan:
     there = {} if children is None else children
@@ -37,6 +40,7 @@ def decide(
         wanted,
         seen,
         load=load(**load_fields),
+        polls_over=polls_over or {},
         children=there,
         applied=applied,
         memory=memory or Memory(),
@@ -81,6 +85,91 @@ def test_a_pod_that_begins_to_serve_is_opened() -> None:
     wanted = service()
     made = decide(wanted, observation(starting_pod(says=health())), children=live_children(wanted, 1))
     assert [(g.pod_name, g.opens) for g in made.gates] == [("minilm-a", True)]
+
+
+def hot(seen: Any) -> Any:
+    """The same pod with a queue of twice the limit, or so."""
+    return replace(seen, report=Report(health(drain_milliseconds=2000.0, queued_tokens=24_000), received_at=NOW))
+
+
+def test_an_overloaded_pod_is_taken_out_of_traffic_and_the_service_stays_ready() -> None:
+    wanted = service(replicas=3)
+    first, *others = ready_pods(wanted, 3)
+    seen = observation(hot(first), *others)
+    made = decide(wanted, seen, children=live_children(wanted, 3), polls_over={first.uid: 3})
+    assert [(g.pod_name, g.opens, g.reason) for g in made.gates] == [("p0", False, "Overloaded")]
+    gated = replace(hot(first), is_ready=False, **CLOSED)
+    after = decide(wanted, observation(gated, *others), children=live_children(wanted, 3), polls_over={first.uid: 4})
+    assert after.gates == []
+    assert conditions_of(after) == {
+        "Ready": "Serving", "Available": "Serving", "Progressing": "RolledOut", "ModelLoaded": "Loaded",
+        "ScalingActive": "Fixed", "Saturated": "KeepingUp",
+    }  # fmt: skip
+    assert after.status is not None
+    assert after.status["gates"] == {"open": 2, "closed": 1}
+    ready = next(c for c in after.status["conditions"] if c["type"] == "Ready")
+    assert ready["message"] == "2 of 3 pods receive traffic, 1 kept out of it by closed gates"
+
+
+def test_no_gate_closes_while_pods_are_replaced() -> None:
+    wanted = service(replicas=3)
+    first, *others = ready_pods(wanted, 3)
+    for half_way in (rollout(3, updated_replicas=2), rollout(3, is_current=False), None):
+        seen = observation(hot(first), *others, rollout=half_way)
+        assert decide(wanted, seen, children=live_children(wanted, 3), polls_over={first.uid: 3}).gates == []
+    starts = decide(
+        wanted,
+        observation(hot(first), *others),
+        children=live_children(service(replicas=3, model={"uri": "hf://o/other"}), 3),
+        polls_over={first.uid: 3},
+    )
+    assert (starts.gates, [a.key[0] for a in starts.apply]) == ([], ["Deployment"])
+
+
+def test_a_saturated_service_says_so_once() -> None:
+    wanted = service(replicas=2)
+    pods = [hot(p) for p in ready_pods(wanted, 2)]
+    polls_over = {p.uid: 3 for p in pods}
+    calm = decide(wanted, observation(*ready_pods(wanted, 2)), children=live_children(wanted, 2))
+    assert calm.status is not None
+    made = decide(
+        wanted, observation(*pods, status=calm.status), children=live_children(wanted, 2), polls_over=polls_over
+    )
+    assert made.gates == []
+    assert conditions_of(made)["Saturated"] == "Saturated"
+    assert [(e.reason, e.is_warning) for e in made.events] == [(EventReason.SATURATED, True)]
+    assert made.status is not None
+    again = decide(
+        wanted, observation(*pods, status=made.status), children=live_children(wanted, 2), polls_over=polls_over
+    )
+    assert (again.gates, again.status, again.events) == ([], None, [])
+
+
+def test_what_is_queued_behind_closed_gates_adds_pods() -> None:
+    wanted = service(scaling={"mode": "Internal"})
+    first, second = ready_pods(wanted, 2)
+    gated = replace(hot(first), is_ready=False, **CLOSED)
+    made = decide(
+        wanted, observation(gated, second), children=live_children(wanted, 2),
+        offered_short=6_000.0, offered_long=6_000.0, queued_tokens=480_000,
+    )  # fmt: skip
+    deployment = next(a.manifest for a in made.apply if a.key[0] == "Deployment")
+    assert deployment["spec"]["replicas"] == 6, "0.5 + sqrt(0.5) + (480k/12k - 2 * 0.5 s) / 10 s"
+
+
+@pytest.mark.parametrize(("state", "is_kept"), [("calm", False), ("gated", True), ("saturated", True)])
+def test_pods_are_taken_away_only_while_all_keep_up(state: str, is_kept: bool) -> None:
+    wanted = service(scaling={"mode": "Internal", "scaleDownStabilizationSeconds": 0})
+    pods = ready_pods(wanted, 4)
+    if state == "gated":
+        pods[0] = replace(pods[0], is_ready=False, **CLOSED)
+    if state == "saturated":
+        pods = [hot(p) for p in pods]
+    memory = Memory(scaling=ScalingMemory(since=0.0))
+    polls_over = dict.fromkeys((p.uid for p in pods if state == "saturated"), 3)
+    made = decide(wanted, observation(*pods), children=live_children(wanted, 4), memory=memory, polls_over=polls_over)
+    assert made.status is not None
+    assert made.status["desiredReplicas"] == (4 if is_kept else 3)
 
 
 def test_a_budget_that_is_no_longer_wanted_is_deleted() -> None:
@@ -180,7 +269,7 @@ def test_drift_is_put_right_and_told(cause: str, change: dict[str, Any] | None) 
     else:
         children[key] = replace(children[key], body=children[key].body | change)
     made = plan.decide(
-        wanted, observation(*ready_pods(wanted, 1)), load=load(), children=children, applied=applied,
+        wanted, observation(*ready_pods(wanted, 1)), load=load(), polls_over={}, children=children, applied=applied,
         memory=Memory(), default_image=IMAGE,
     )  # fmt: skip
     assert [(a.key, a.cause) for a in made.apply] == [(key, "drift")]

@@ -46,7 +46,7 @@ def test_an_applied_service_becomes_ready_and_says_so(operator: OperatorProcess,
     reasons = {c["type"]: (c["status"], c["reason"]) for c in status["conditions"]}
     assert reasons == {
         "Ready": ("True", "Serving"), "Available": ("True", "Serving"), "Progressing": ("True", "RolledOut"),
-        "ModelLoaded": ("True", "Loaded"), "ScalingActive": ("False", "Fixed"),
+        "ModelLoaded": ("True", "Loaded"), "ScalingActive": ("False", "Fixed"), "Saturated": ("False", "KeepingUp"),
     }  # fmt: skip
     assert [e["reason"] for e in service.events()] == ["Ready"]
     assert service.child("service")["spec"]["clusterIP"] != "None"
@@ -65,8 +65,9 @@ def test_the_table_of_kubectl_get(operator: OperatorProcess, deploy: Deploy) -> 
     service = deploy(replicas=1)
     service.until(is_ready)
     header, row = service.kubectl.run("get", "emb", "minilm", "-o", "wide").splitlines()
-    assert header.split()[:7] == ["NAME", "READY", "REPLICAS", "DESIRED", "DRAIN(MS)", "REASON", "AGE"]
-    assert row.split()[:6] == ["minilm", "True", "1", "1", "0", "Serving"]
+    columns = ["NAME", "READY", "REPLICAS", "DESIRED", "DRAIN(MS)", "SATURATED", "REASON", "AGE", "MODEL", "GATED"]
+    assert header.split()[: len(columns)] == columns
+    assert row.split()[:7] == ["minilm", "True", "1", "1", "0", "False", "Serving"]
     assert "hf://org/model" in row
 
 
@@ -84,16 +85,16 @@ def test_the_gate_opens_only_once_the_pod_serves_and_stays_open(
     assert [gate_of(p) for p in service.pods()] == ["True"]
     before = service.pods()[0]["metadata"]["resourceVersion"]
     script.health = health_document("serving", accepting_requests=False, status="overloaded")
-    _rounds(operator, 4)
+    operator.wait_rounds(4)
     assert service.pods()[0]["metadata"]["resourceVersion"] == before
 
 
 def test_nothing_is_written_while_nothing_changes(operator: OperatorProcess, deploy: Deploy) -> None:
     service = deploy(replicas=2)
     service.until(is_ready)
-    _settle(operator)
+    operator.until_quiet()
     writes, before = operator.writes(), versions(service)
-    _rounds(operator, 12)
+    operator.wait_rounds(12)
     assert operator.writes() == writes
     assert versions(service) == before
 
@@ -101,11 +102,11 @@ def test_nothing_is_written_while_nothing_changes(operator: OperatorProcess, dep
 def test_a_restarted_operator_changes_nothing(operator: OperatorProcess, deploy: Deploy) -> None:
     service = deploy(replicas=2)
     service.until(is_ready)
-    _settle(operator)
+    operator.until_quiet()
     before = versions(service)
     operator.stop()
     operator.start()
-    _rounds(operator, 6)
+    operator.wait_rounds(6)
     assert versions(service) == before
 
 
@@ -124,7 +125,7 @@ def test_drift_is_put_right(
 ) -> None:
     service = deploy(replicas=2)
     service.until(is_ready)
-    _settle(operator)
+    operator.until_quiet()
     service.kubectl.run("patch", kind, name, "--type=merge", "-p", json.dumps(patch))
     service.kubectl.eventually(lambda: service.child(kind, name), look, within_seconds=15, what=f"{kind} {name}")
 
@@ -146,8 +147,8 @@ def test_a_label_that_someone_adds_is_left_alone(operator: OperatorProcess, depl
     service = deploy(replicas=1)
     service.until(is_ready)
     service.kubectl.run("label", "deployment", "minilm", "team=search")
-    _rounds(operator, 4)
-    _settle(operator)
+    operator.wait_rounds(4)
+    operator.until_quiet()
     assert service.child("deployment")["metadata"]["labels"]["team"] == "search"
 
 
@@ -231,7 +232,7 @@ def test_what_the_api_server_refuses_is_told_and_mended_by_the_next_spec(
     assert "Deployment minilm" in refused["message"]
     assert "nonsense" in refused["message"]
     before = operator.writes()
-    _rounds(operator, 5)
+    operator.wait_rounds(5)
     assert operator.writes() - before <= 1, "a refused object is not sent again at every poll"
     service.patch(affinity=None)
     service.until(is_ready)
@@ -440,23 +441,3 @@ class _Live(dict[str, Any]):
 
     def get(self, pod: str, default: Any = None) -> Any:
         return self._document() if pod == self._pod else default
-
-
-def _rounds(operator: OperatorProcess, number: int) -> None:
-    """Waits until the operator has looked so often."""
-    start = operator.rounds()
-    deadline = time.monotonic() + 30
-    while operator.rounds() < start + number:
-        assert time.monotonic() < deadline, operator.log()
-        time.sleep(0.1)
-
-
-def _settle(operator: OperatorProcess) -> None:
-    """Waits until several rounds in a row have written nothing."""
-    deadline = time.monotonic() + 60
-    while True:
-        writes = operator.writes()
-        _rounds(operator, 5)
-        if operator.writes() == writes:
-            return
-        assert time.monotonic() < deadline, operator.log()

@@ -37,10 +37,10 @@ class Timeline:
         self.memory = ScalingMemory()
 
     def expect(
-        self, replicas: int, seen: Load, *, after: float = 2.0, settled: bool = True, ready: int | None = None
+        self, replicas: int, seen: Load, *, after: float = 2.0, settled: bool = True, pressed: bool = False
     ) -> ScalingDecision:
         self.now += after
-        fleet = Fleet(self.replicas, ready=(self.replicas or 0) if ready is None else ready, is_settled=settled)
+        fleet = Fleet(self.replicas, ready=self.replicas or 0, is_settled=settled, is_pressed=pressed)
         decision = scaling.decide(self.spec, fleet, seen, self.memory, self.now)
         assert decision.replicas == replicas, decision.message
         self.replicas, self.memory = decision.replicas, decision.memory
@@ -111,6 +111,17 @@ def test_nothing_goes_while_the_fleet_is_unsettled() -> None:
     line.expect(5, asked(0))
 
 
+def test_nothing_goes_while_a_gate_is_closed_or_the_service_is_saturated() -> None:
+    line = Timeline(6, scaleDownStabilizationSeconds=0)
+    line.keep(6, asked(0), seconds=120, pressed=True)
+    line.expect(5, asked(0))
+
+
+def test_a_saturated_service_grows_and_its_backlog_counts() -> None:
+    Timeline(2).expect(3, asked(0, queued_tokens=int(31 * C)), pressed=True)
+    Timeline(1).expect(4, asked(2), pressed=True)
+
+
 def test_after_a_panic_nothing_goes_for_a_minute() -> None:
     line = Timeline(2, scaleDownStabilizationSeconds=0)
     line.expect(6, asked(4))
@@ -156,23 +167,25 @@ loads = st.builds(
 
 
 @given(
-    steps=st.lists(st.tuples(loads, st.booleans(), st.floats(0.5, 120)), min_size=1, max_size=40),
+    steps=st.lists(st.tuples(loads, st.booleans(), st.booleans(), st.floats(0.5, 120)), min_size=1, max_size=40),
     start=st.integers(1, 20),
     least=st.integers(1, 5),
     most=st.integers(5, 20),
 )
 def test_the_number_stays_within_its_bounds_and_falls_slowly(
-    steps: list[tuple[Load, bool, float]], start: int, least: int, most: int
+    steps: list[tuple[Load, bool, bool, float]], start: int, least: int, most: int
 ) -> None:
     wanted = spec(minReplicas=least, maxReplicas=most, scaleDownStabilizationSeconds=30)
     memory, replicas, now = ScalingMemory(), min(max(start, least), most), 0.0
-    for seen, settled, pause in steps:
+    for seen, settled, pressed, pause in steps:
         now += pause
-        decision = scaling.decide(wanted, Fleet(replicas, replicas, is_settled=settled), seen, memory, now)
+        fleet = Fleet(replicas, replicas, is_settled=settled, is_pressed=pressed)
+        decision = scaling.decide(wanted, fleet, seen, memory, now)
         assert least <= decision.replicas <= most
         assert decision.replicas >= replicas - max(1, math.floor(replicas * 0.1))
         if decision.replicas < replicas:
             assert settled
+            assert not pressed
             assert decision.is_active
         replicas, memory = decision.replicas, decision.memory
 

@@ -11,6 +11,9 @@ def test_the_crds_defaults_are_enough() -> None:
     assert spec.server.buckets == (16, 32, 64, 128, 256, 512)
     assert spec.server.backpressure.latency.soft_p95_milliseconds == 100
     assert spec.scaling.scale_down_stabilization_seconds == 300
+    gates = spec.readiness
+    assert (gates.mode, gates.close_above_percent, gates.open_below_percent) == ("Dynamic", 200, 80)
+    assert (gates.min_hold_seconds, gates.max_closed_percent) == (30, 50)
 
 
 @pytest.mark.parametrize(

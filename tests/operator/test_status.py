@@ -87,5 +87,24 @@ def test_when_the_status_is_written(before: Any, after: Any, seconds: float, is_
         (SERVING, FAILED, [(EventReason.NO_LONGER_READY, True), (EventReason.PROBLEM, True)]),
     ],
 )
-def test_one_event_per_transition(before: Any, after: Any, told: list[tuple[EventReason, bool]]) -> None:
+def test_one_event_per_change_of_readiness(before: Any, after: Any, told: list[tuple[EventReason, bool]]) -> None:
     assert [(e.reason, e.is_warning) for e in status.events(before, after)] == told
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        (None, "False", []),
+        (None, "True", [(EventReason.SATURATED, True, "m")]),
+        ("False", "True", [(EventReason.SATURATED, True, "m")]),
+        ("True", "True", []),
+        ("True", "False", [(EventReason.NO_LONGER_SATURATED, False, "m")]),
+    ],
+)
+def test_one_event_per_change_of_saturation(before: str | None, after: str, told: Any) -> None:
+    def saturated(state: str | None) -> dict[str, Any]:
+        more = [] if state is None else [condition("Saturated", state, "r", "m")]
+        return {"conditions": SERVING["conditions"] + more}
+
+    events = status.events(saturated(before), saturated(after))
+    assert [(e.reason, e.is_warning, e.note) for e in events] == told

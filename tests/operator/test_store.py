@@ -64,6 +64,15 @@ def test_an_object_that_changes_its_label_leaves_its_service() -> None:
     assert heard == [("n", "s"), ("n", "s"), ("n", "other")]
 
 
+def test_a_service_of_which_only_pods_are_left_is_known_until_they_are_gone() -> None:
+    store, _ = a_store()
+    store.put(body(kind="EmbeddingService", name="alone", uid="e"))
+    store.put(body())
+    assert store.known() == {("n", "alone"), ("n", "s")}
+    store.remove(body())
+    assert store.known() == {("n", "alone")}
+
+
 def test_a_list_adds_what_was_missed_and_removes_what_is_gone() -> None:
     store, _ = a_store()
     store.put(body("stays", 3))
