@@ -6,10 +6,15 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+_CACHE = Path(os.environ.get("SLUICE_CACHE_DIR", Path.home() / ".cache/sluice")) / "bench-models"
+_COMPILE_SECONDS = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,12 @@ class ServerProcess:
             document: dict[str, Any] = json.load(response)
             return document
 
+    def info(self) -> dict[str, Any]:
+        """The document of GET /info."""
+        with urllib.request.urlopen(f"{self.url}/info", timeout=5) as response:
+            document: dict[str, Any] = json.load(response)
+            return document
+
     def rss_mib(self) -> float:
         """Resident memory."""
         with open(f"/proc/{self.pid}/statm") as file:  # noqa: PTH123
@@ -46,14 +57,14 @@ class ServerProcess:
 
 @contextlib.contextmanager
 def server(model: str, **environment: str) -> Iterator[ServerProcess]:
-    """Starts a server on free ports of loopback and waits until it serves.
+    """Starts a server on free ports of loopback and waits until it serves, compiled unless COMPILE=off.
 
     Raises:
         SystemExit: It failed; the text says why.
     """
     variables = {
-        **os.environ, "MODEL_PATH": model, "GRPC_HOST": "127.0.0.1", "GRPC_PORT": "0", "HTTP_HEALTH_PORT": "0",
-        "SHUTDOWN_PROPAGATION_SECONDS": "0", **environment,
+        "MODEL_PATH": model, "GRPC_HOST": "127.0.0.1", "GRPC_PORT": "0", "HTTP_HEALTH_PORT": "0",
+        "SHUTDOWN_PROPAGATION_SECONDS": "0", "MODEL_CACHE_DIR": str(_CACHE), **os.environ, **environment,
     }  # fmt: skip
     with subprocess.Popen([sys.executable, "-m", "sluice_server"], env=variables, stderr=subprocess.PIPE) as process:
         try:
@@ -65,12 +76,23 @@ def server(model: str, **environment: str) -> Iterator[ServerProcess]:
                 raise SystemExit(settled["message"])
             # A pipe that nobody reads would in time stop the server.
             threading.Thread(target=_pass_on, args=(process.stderr,), daemon=True).start()
-            yield ServerProcess(
+            started = ServerProcess(
                 f"127.0.0.1:{ports['grpc_port']}", f"http://127.0.0.1:{ports['http_port']}", process.pid
             )
+            if variables.get("COMPILE") != "off":
+                _wait_until_compiled(started)
+            yield started
         finally:
             process.terminate()
             process.wait(timeout=30)
+
+
+def _wait_until_compiled(process: ServerProcess) -> None:
+    deadline = time.monotonic() + _COMPILE_SECONDS
+    while process.info()["execution"] != "compiled":
+        if time.monotonic() > deadline:
+            raise SystemExit("the model was not compiled in time; the log says why, COMPILE=off measures without")
+        time.sleep(1)
 
 
 def _pass_on(lines: Any) -> None:

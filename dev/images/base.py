@@ -1,32 +1,45 @@
-"""The local base image: Debian with Python, made by debootstrap where no public image can be pulled."""
+"""The local base images: Debian with Python, made by debootstrap where no public image can be pulled."""
 
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from dev.console import run, step, succeeds
 from dev.images.buildah import buildah
 
 _RELEASE = "bookworm"
-# Raise the last number when what is installed changes.
-BASE_IMAGE = f"localhost/sluice-base:{_RELEASE}-2"
-_PACKAGES = "python3,python3-venv,ca-certificates"
 _NOT_NEEDED = ("var/cache/apt", "var/lib/apt/lists", "var/log", "usr/share/doc", "usr/share/man", "usr/share/locale")
 
 
-def ensure_base_image() -> str:
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A base image. Raise the number in its name when what is installed changes."""
+
+    name: str
+    packages: tuple[str, ...]
+
+
+_PYTHON = ("python3", "python3-venv", "ca-certificates")
+PYTHON = Base(f"localhost/sluice-base:{_RELEASE}-2", _PYTHON)
+# The server compiles its model for the CPU that it finds.
+PYTHON_AND_COMPILER = Base(f"localhost/sluice-base-compiler:{_RELEASE}-1", (*_PYTHON, "g++"))
+
+
+def ensure_base_image(base: Base) -> str:
     """The name of the base image, built first if it is not in the local storage."""
-    if succeeds(buildah("inspect", "--type", "image", BASE_IMAGE)):
-        return BASE_IMAGE
-    with step(f"base image {BASE_IMAGE} (debootstrap)"), tempfile.TemporaryDirectory(prefix="sluice-base-") as folder:
+    if succeeds(buildah("inspect", "--type", "image", base.name)):
+        return base.name
+    with step(f"base image {base.name} (debootstrap)"), tempfile.TemporaryDirectory(prefix="sluice-base-") as folder:
         root = Path(folder) / "root"
-        run(["debootstrap", "--variant=minbase", f"--include={_PACKAGES}", _RELEASE, root], timeout_seconds=900)
+        included = ",".join(base.packages)
+        run(["debootstrap", "--variant=minbase", f"--include={included}", _RELEASE, root], timeout_seconds=900)
         _slim(root)
         run(["tar", "-C", root, "-cf", Path(folder) / "root.tar", "."], timeout_seconds=300)
         container = run(buildah("from", "scratch")).strip()
         run(buildah("add", container, str(Path(folder) / "root.tar"), "/"), timeout_seconds=300)
-        run(buildah("commit", "--rm", container, BASE_IMAGE), timeout_seconds=300)
-    return BASE_IMAGE
+        run(buildah("commit", "--rm", container, base.name), timeout_seconds=300)
+    return base.name
 
 
 def _slim(root: Path) -> None:

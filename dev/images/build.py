@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dev.console import run, step, succeeds
-from dev.images.base import BASE_IMAGE, ensure_base_image
+from dev.images.base import PYTHON, PYTHON_AND_COMPILER, Base, ensure_base_image
 from dev.images.buildah import buildah
 from dev.paths import ROOT
 
@@ -22,17 +22,19 @@ class Image:
 
     Attributes:
         name: Without registry and tag.
+        base: Where no public image can be pulled.
         dockerfile: Relative to the repository's root.
         sources: Files and folders that the Dockerfile copies.
     """
 
     name: str
+    base: Base
     dockerfile: str
     sources: tuple[str, ...]
 
     def tag(self, root: Path = ROOT) -> str:
         """A digest of everything that goes in: the same sources have the same tag on every machine."""
-        digest = hashlib.sha256(f"{BASE_IMAGE} {_VERSION}".encode())
+        digest = hashlib.sha256(f"{self.base.name} {_VERSION}".encode())
         for path in sorted(_files(root, (self.dockerfile, *self.sources))):
             digest.update(f"{path.relative_to(root)}\0".encode())
             digest.update(hashlib.sha256(path.read_bytes()).digest())
@@ -41,6 +43,7 @@ class Image:
 
 SERVER = Image(
     "sluice-server",
+    PYTHON_AND_COMPILER,
     "Dockerfile.server",
     (
         "dev/locks/tools.txt", "dev/locks/server.txt", "proto/sluice", "proto/gpu_inference",
@@ -49,6 +52,7 @@ SERVER = Image(
 )  # fmt: skip
 OPERATOR = Image(
     "sluice-operator",
+    PYTHON,
     "Dockerfile.operator",
     ("dev/locks/tools.txt", "dev/locks/operator.txt", "operator/sluice_operator"),
 )
@@ -63,7 +67,7 @@ def build(image: Image) -> str:
     local = f"localhost/{image.name}:{image.tag()}"
     if succeeds(buildah("inspect", "--type", "image", local)):
         return local
-    base = os.environ.get("BASE_IMAGE") or ensure_base_image()
+    base = os.environ.get("BASE_IMAGE") or ensure_base_image(image.base)
     with step(f"building {local}"):
         volumes = [f"--volume={path}:{path}:ro" for path in _HOST_FILES if Path(path).exists()]
         run(

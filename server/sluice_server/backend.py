@@ -84,6 +84,10 @@ class Backend(Protocol):
     def info(self) -> ModelInfo:
         """What is served."""
 
+    @property
+    def execution(self) -> str:
+        """`eager` (as loaded) or `compiled`; it may become the latter at any time."""
+
     def embed(self, batch: Batch) -> BatchOutput:
         """Computes one batch; blocks until the result is on the host.
 

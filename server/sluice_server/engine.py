@@ -67,6 +67,7 @@ class Engine:
         self.lifecycle = Lifecycle()
         self.counters = Counters()
         self.cost = CostModel(tuple(config.boundaries))
+        self.backend: Backend | None = None
         self.info: ModelInfo | None = None
         self.fingerprint: str | None = None
         self.boot_id = uuid.uuid4().hex
@@ -93,7 +94,8 @@ class Engine:
 
     def ready(self, backend: Backend, fingerprint: str, timings: Sequence[Measurement], limits: BatchLimits) -> None:
         """The device is warm: opens the gate."""
-        self.info, self.fingerprint, self._limits = backend.info, fingerprint, limits
+        self.backend, self.info = backend, backend.info
+        self.fingerprint, self._limits = fingerprint, limits
         self.cost.seed(timings)
         self._last_forward_at = self._serving_since = self._clock()
         self.lifecycle.enter(Phase("serving"))

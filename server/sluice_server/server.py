@@ -204,6 +204,7 @@ def model_config(settings: Settings) -> ModelConfig:
         max_input_tokens=settings.max_input_tokens,
         trust_remote_code=settings.trust_remote_code,
         allow_pickle=settings.allow_pickle,
+        compile=settings.compile == "auto",
     )
 
 

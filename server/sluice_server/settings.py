@@ -63,6 +63,11 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Of the computation; auto takes bfloat16 where the device computes it natively."
     )
+    compile: Literal["auto", "off"] = Field(
+        "auto",
+        description="auto compiles a packed model for this CPU in the background and then serves that; kept in "
+        "MODEL_CACHE_DIR, so the next start has it at once. Needs g++ and 1.5 GiB of memory while it lasts.",
+    )
     quantization: Literal["none"] = Field("none", description="Of the weights.")
     layout: Literal["auto", "packed", "padded"] = Field(
         "auto",

@@ -56,6 +56,8 @@ def embedding_service(name: str, *, uri: str, replicas: int = 1) -> dict[str, An
             "replicas": replicas,
             "scaling": {"mode": "Off"},
             "resources": {"requests": {"cpu": "100m", "memory": "700Mi"}},
+            # Compiling would take the cores from the tests; a test of its own shows it.
+            "env": [{"name": "COMPILE", "value": "off"}],
         },
     }
 

@@ -69,6 +69,7 @@ def _info(engine: Engine) -> dict[str, object]:
             "dtype": info.dtype,
             "device": info.device,
             "layout": info.layout,
+            "execution": engine.backend.execution if engine.backend else None,
             "pooling": info.pooling,
             "prompts": info.prompts,
         }

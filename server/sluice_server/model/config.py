@@ -22,6 +22,7 @@ class ModelConfig:
     max_input_tokens: int | None = None
     trust_remote_code: bool = False
     allow_pickle: bool = False
+    compile: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,7 @@
-"""Computing a batch, padded or packed. Everything here runs in the device worker's thread."""
+"""Computing a batch, padded or packed. All but `adopt` runs in the device worker's thread."""
+
+import functools
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -7,7 +10,15 @@ from transformers import PreTrainedModel
 
 from sluice_server.backend import Batch, BatchOutput, ModelInfo, OutOfDeviceMemoryError
 from sluice_server.model import attention, grid
+from sluice_server.model.compiled.upgrade import Forward
 from sluice_server.model.pooling import Pooling
+from sluice_server.model.similarity import lowest_cosine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Below this cosine to the model as it was loaded, a compiled one computes something else.
+_SAME_COSINE = 0.999
 
 
 class TorchBackend:
@@ -33,12 +44,17 @@ class TorchBackend:
         fingerprint: str,
     ) -> None:
         self.info = info
-        self._model = model
+        self.execution = "eager"
         self._pooling = pooling
         self._pad_id = pad_id
         self._first_position = first_position
         self._fingerprint = fingerprint
         attention.use(model, info)
+        self._compute: Callable[[Batch], BatchOutput] = (
+            functools.partial(self._packed, _eager(model))
+            if info.layout == "packed"
+            else functools.partial(self._padded, model)
+        )
 
     def embed(self, batch: Batch) -> BatchOutput:
         """Computes one batch.
@@ -48,7 +64,7 @@ class TorchBackend:
         """
         try:
             with torch.inference_mode():
-                return self._packed(batch) if self.info.layout == "packed" else self._padded(batch)
+                return self._compute(batch)
         except torch.OutOfMemoryError as error:
             torch.cuda.empty_cache()
             raise OutOfDeviceMemoryError(str(error)) from error
@@ -57,7 +73,28 @@ class TorchBackend:
         """Of the model's files, whatever the precision and layout that they are served in."""
         return self._fingerprint
 
-    def _padded(self, batch: Batch) -> BatchOutput:
+    def adopt(self, forward: Forward, probe: Batch) -> str | None:
+        """Computes with another forward of the same model from now on; called in any thread.
+
+        The worker takes it up with its next batch, and the model as it was loaded is let go.
+
+        Args:
+            forward: Of the packed layout.
+            probe: Must give the same embeddings.
+
+        Returns:
+            Why it was not taken over; None where it was.
+        """
+        compute = functools.partial(self._packed, forward)
+        with torch.inference_mode():
+            cosine = lowest_cosine(self._compute(probe).embeddings, compute(probe).embeddings)
+        # Negated, so that NaN is a difference too.
+        if not cosine >= _SAME_COSINE:
+            return f"its embeddings differ from the loaded model's (cosine {cosine:.4f})"
+        self._compute, self.execution = compute, "compiled"
+        return None
+
+    def _padded(self, model: PreTrainedModel, batch: Batch) -> BatchOutput:
         """(rows, bucket): rows rounded up with dummies, so that shapes repeat."""
         count, width = len(batch.lengths), min(batch.bucket, self.info.max_position_tokens)
         ids = np.full((batch.rows, width), self._pad_id, dtype=np.int64)
@@ -70,7 +107,7 @@ class TorchBackend:
         row_lengths = torch.from_numpy(lengths).to(self.info.device)
         places = torch.arange(width, device=self.info.device)[None, :]
         # Told, not left to the model: RoBERTa would guess them from the ids.
-        states = self._model(
+        states = model(
             input_ids=on_device,
             position_ids=(places + self._first_position).expand(batch.rows, -1),
             attention_mask=(places < row_lengths[:, None]).long(),
@@ -78,7 +115,7 @@ class TorchBackend:
         rows = self._pooling.rectangle(states, on_device, row_lengths)[:count]
         return BatchOutput(rows.cpu().numpy(), ids.size)
 
-    def _packed(self, batch: Batch) -> BatchOutput:
+    def _packed(self, forward: Forward, batch: Batch) -> BatchOutput:
         """(1, tokens); rows sorted by length, so that attention computes few rectangles; a dummy row fills the grid."""
         order = np.argsort(batch.lengths, kind="stable")
         ids, lengths = _reordered(batch, order)
@@ -88,16 +125,24 @@ class TorchBackend:
         positions = np.arange(ids.size) - np.repeat(ends - lengths, lengths) + self._first_position
         cu_seqlens = torch.from_numpy(np.concatenate(([0], ends)))
         on_device = torch.from_numpy(ids).to(self.info.device)
-        states = self._model(
-            input_ids=on_device[None],
-            position_ids=torch.from_numpy(positions).to(self.info.device)[None],
-            cu_seq_lens_q=cu_seqlens,
-        ).last_hidden_state
-        pooled = self._pooling.packed(states[0], on_device, cu_seqlens.to(self.info.device)).cpu().numpy()
+        states = forward(on_device, torch.from_numpy(positions).to(self.info.device), cu_seqlens)
+        pooled = self._pooling.packed(states, on_device, cu_seqlens.to(self.info.device)).cpu().numpy()
         pooled = pooled[: len(order)]
         rows = np.empty_like(pooled)
         rows[order] = pooled
         return BatchOutput(rows, ids.size)
+
+
+def _eager(model: PreTrainedModel) -> Forward:
+    """The loaded model as a packed forward; its attention is attention.py's."""
+
+    def forward(ids: torch.Tensor, positions: torch.Tensor, cu_seqlens: torch.Tensor) -> torch.Tensor:
+        states: torch.Tensor = model(
+            input_ids=ids[None], position_ids=positions[None], cu_seq_lens_q=cu_seqlens
+        ).last_hidden_state
+        return states[0]
+
+    return forward
 
 
 def _reordered(batch: Batch, order: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

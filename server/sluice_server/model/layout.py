@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from sluice_server.backend import Backend, Batch
 from sluice_server.errors import ModelLoadError
+from sluice_server.model.similarity import lowest_cosine
 
 logger = logging.getLogger(__name__)
 
@@ -74,14 +75,13 @@ def first_position(model: PreTrainedModel) -> int:
 
 def embed_rows(backend: Backend, rows: Sequence[NDArray[np.int32]]) -> NDArray[np.float32]:
     """Embeddings (rows, dimension) of rows of token ids, as one batch."""
+    return backend.embed(as_batch(rows)).embeddings
+
+
+def as_batch(rows: Sequence[NDArray[np.int32]]) -> Batch:
+    """Rows of token ids as one batch."""
     lengths = np.array([len(row) for row in rows], dtype=np.int32)
-    return backend.embed(Batch(np.concatenate(rows), lengths, int(lengths.max()), len(lengths))).embeddings
-
-
-def lowest_cosine(left: NDArray[np.float32], right: NDArray[np.float32]) -> float:
-    """Of the pairs of rows; NaN where a row is not finite."""
-    norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
-    return float(((left * right).sum(axis=1) / norms).min())
+    return Batch(np.concatenate(rows), lengths, int(lengths.max()), len(lengths))
 
 
 def _difference(in_layout: Callable[[str], Backend], rows: Sequence[NDArray[np.int32]]) -> str | None:

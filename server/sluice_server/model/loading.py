@@ -15,11 +15,14 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrained
 from sluice_server.backend import ModelInfo
 from sluice_server.errors import ModelLoadError
 from sluice_server.model import layout, precision, sentence_files, sources
+from sluice_server.model.compiled import upgrade
+from sluice_server.model.compiled.artifact import Recipe
 from sluice_server.model.config import LoadedModel, ModelConfig
 from sluice_server.model.execution import TorchBackend
 from sluice_server.model.fingerprint import PROBE_TEXTS, digest
 from sluice_server.model.pooling import Pooling, excluded_token_ids
 from sluice_server.model.sentence_files import SentenceFiles
+from sluice_server.model.similarity import lowest_cosine
 from sluice_server.model.weights import load_weights
 from sluice_server.tokenizer import TextTokenizer, Truncation
 
@@ -98,11 +101,26 @@ def _load(config: ModelConfig, source: sources.Source) -> LoadedModel:
     torch.nn.Module.to(model, device)
     served = backend(model, dataclasses.replace(info, layout=chosen), digest(expected))
     _check_precision(served, expected, probe_rows)
+    if config.compile and chosen == "packed" and device == "cpu":
+        _compile(config, source, served, probe_rows)
     return LoadedModel(served, tokenizer)
 
 
+def _compile(config: ModelConfig, source: sources.Source, served: TorchBackend, rows: list[NDArray[np.int32]]) -> None:
+    """Has the model compiled in the background, or takes what the cache holds."""
+    recipe = Recipe(
+        folder=str(source.folder.resolve()),
+        dtype=served.info.dtype,
+        threads=torch.get_num_threads(),
+        trust_remote_code=config.trust_remote_code,
+        allow_pickle=config.allow_pickle,
+    )
+    probe = layout.as_batch(rows)
+    upgrade.begin(recipe, config.cache_dir, lambda forward: served.adopt(forward, probe))
+
+
 def _check_precision(served: TorchBackend, expected: NDArray[np.float32], rows: list[NDArray[np.int32]]) -> None:
-    cosine = layout.lowest_cosine(layout.embed_rows(served, rows), expected)
+    cosine = lowest_cosine(layout.embed_rows(served, rows), expected)
     if not np.isfinite(cosine):
         raise ModelLoadError(f"DTYPE={served.info.dtype}: embeddings are not finite; expected float32, or auto")
     if cosine < _FAITHFUL_COSINE:

@@ -9,6 +9,7 @@ import pytest
 from sluice_server.backend import Batch, BatchOutput, ModelInfo
 from sluice_server.errors import ModelLoadError
 from sluice_server.model import layout
+from sluice_server.model.similarity import lowest_cosine
 from transformers import AutoModel
 
 INFO = ModelInfo("m", None, 2, 64, 64, 100, "float32", "cpu", "padded", "mean", {})
@@ -27,6 +28,10 @@ class FakeBackend:
         whole = batch.token_ids.mean() if self.leaks else 0.0
         pooled = np.array([[row.mean(), len(row) + whole] for row in rows], dtype=np.float32)
         return BatchOutput(pooled, batch.useful_tokens)
+
+    @property
+    def execution(self) -> str:
+        return "eager"
 
     def fingerprint(self) -> str:
         return ""
@@ -72,7 +77,7 @@ def test_a_model_that_raises_is_padded() -> None:
 def test_rows_that_are_not_comparable_differ(value: float) -> None:
     rows = np.full((2, 3), value, dtype=np.float32)
     with np.errstate(invalid="ignore"):
-        assert not layout.lowest_cosine(rows, np.ones_like(rows)) >= 0.5
+        assert not lowest_cosine(rows, np.ones_like(rows)) >= 0.5
 
 
 @pytest.mark.parametrize(("family", "start"), [("bert", 0), ("roberta", 2), ("distilbert", 0), ("modernbert", 0)])

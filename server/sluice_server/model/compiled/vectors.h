@@ -1,0 +1,102 @@
+// Sixteen floats at a time, in GCC's portable vectors: one AVX-512 register, or two of AVX2.
+#pragma once
+
+#include <c10/util/BFloat16.h>
+
+#include <cstdint>
+#include <cstring>
+
+namespace sluice {
+
+constexpr int kLanes = 16;
+
+typedef float Floats __attribute__((vector_size(64), aligned(4)));
+typedef int32_t Ints __attribute__((vector_size(64), aligned(4)));
+typedef uint32_t Bits __attribute__((vector_size(64), aligned(4)));
+typedef uint16_t Halves __attribute__((vector_size(32), aligned(2)));
+
+inline Floats load(const float* from) { return *reinterpret_cast<const Floats*>(from); }
+
+inline Floats load(const c10::BFloat16* from) {
+  Bits bits = __builtin_convertvector(*reinterpret_cast<const Halves*>(from), Bits) << 16;
+  Floats values;
+  std::memcpy(&values, &bits, sizeof(values));
+  return values;
+}
+
+inline void store(float* to, Floats values) { *reinterpret_cast<Floats*>(to) = values; }
+
+// Rounds to the nearest, ties to even; scores and weighted means of finite values are finite.
+inline void store(c10::BFloat16* to, Floats values) {
+  Bits bits;
+  std::memcpy(&bits, &values, sizeof(bits));
+  bits += 0x7fff + ((bits >> 16) & 1);
+  *reinterpret_cast<Halves*>(to) = __builtin_convertvector(bits >> 16, Halves);
+}
+
+// Each lane's neighbour at a distance of W, a power of two.
+template <int W>
+inline Floats across(Floats values) {
+  Ints lanes;
+  for (int lane = 0; lane < kLanes; ++lane) lanes[lane] = lane ^ W;
+  return __builtin_shuffle(values, lanes);
+}
+
+inline Floats larger(Floats left, Floats right) { return left > right ? left : right; }
+
+inline float largest(Floats values) {
+  values = larger(values, across<8>(values));
+  values = larger(values, across<4>(values));
+  values = larger(values, across<2>(values));
+  return larger(values, across<1>(values))[0];
+}
+
+inline float sum(Floats values) {
+  values += across<8>(values);
+  values += across<4>(values);
+  values += across<2>(values);
+  return (values + across<1>(values))[0];
+}
+
+// Of arguments up to 0: e^x = 2^k e^r with |r| <= ln 2 / 2; the polynomial is Cephes' expf. Below -87 it is e^-87.
+inline Floats exponential(Floats x) {
+  x = larger(x, Floats{} - 87.0f);
+  Ints k = __builtin_convertvector(x * 1.44269504088896341f - 0.5f, Ints);
+  Floats whole = __builtin_convertvector(k, Floats);
+  Floats r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
+  Floats p = Floats{} + 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  Ints bits = (k + 127) << 23;
+  Floats power;
+  std::memcpy(&power, &bits, sizeof(power));
+  return (p * r * r + r + 1.0f) * power;
+}
+
+// One of the four steps of a 16 x 16 transposition: exchanges the off-diagonal blocks of width W.
+template <int W>
+inline void exchange(Floats* rows) {
+  Ints low, high;
+  for (int lane = 0; lane < kLanes; ++lane) {
+    low[lane] = (lane & W) ? kLanes + (lane ^ W) : lane;
+    high[lane] = (lane & W) ? kLanes + lane : (lane ^ W);
+  }
+  for (int row = 0; row < kLanes; ++row) {
+    if (row & W) continue;
+    Floats upper = rows[row], lower = rows[row | W];
+    rows[row] = __builtin_shuffle(upper, lower, low);
+    rows[row | W] = __builtin_shuffle(upper, lower, high);
+  }
+}
+
+inline void transpose(Floats* rows) {
+  exchange<8>(rows);
+  exchange<4>(rows);
+  exchange<2>(rows);
+  exchange<1>(rows);
+}
+
+}  // namespace sluice
