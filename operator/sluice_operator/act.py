@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from sluice_operator import drift
 from sluice_operator.kube import FIELD_MANAGER, KubeError
-from sluice_operator.manifests import API_VERSION, KIND
+from sluice_operator.manifests import UNWATCHED
+from sluice_operator.ownership import API_VERSION, KIND
 from sluice_operator.reasons import Reason
 from sluice_operator.status import Event
-from sluice_operator.values import GATE, Trouble
+from sluice_operator.values import DELETION_COST, GATE, Trouble
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from sluice_operator.deletion_cost import CostChange
     from sluice_operator.drift import Applied, Apply, ChildKey
     from sluice_operator.kube import Kube
     from sluice_operator.plan import Plan
@@ -36,6 +38,7 @@ class Outcome:
     """What came of a plan."""
 
     applied: dict[ChildKey, Applied] = field(default_factory=dict)
+    deleted: set[ChildKey] = field(default_factory=set)
     trouble: Trouble | None = None
     wrote_status: bool = False
     did_apply: bool = False
@@ -60,12 +63,15 @@ class Actor:
             if await self._set_gate(service.key, change) and change.event is not None:
                 note = f"pod {change.pod_name}: {change.message}"
                 await self._tell(service, Event(change.event, note, is_warning=not change.opens))
+        for cost in plan.costs:
+            await self._set_cost(service, cost)
         for apply in plan.apply:
             outcome.did_apply = True
             outcome.trouble = outcome.trouble or await self._apply(apply, outcome)
         for child in plan.delete:
             uid = child.body["metadata"]["uid"]
             await self._kube.delete(child.kind, service.namespace, child.name, uid)
+            outcome.deleted.add((child.kind, child.name))
             log.info("deleted what the spec no longer asks for", extra=_about(service, child=child.name))
         if plan.status is not None:
             body = await self._kube.apply_status(service.name, service.namespace, service.uid, plan.status)
@@ -85,10 +91,18 @@ class Actor:
             log.warning("the API server refuses %s %s: %s", kind, name, error)
             return Trouble(Reason.APPLY_FAILED, f"the API server refuses {kind} {name}: {error.message}")
         outcome.applied[apply.key] = drift.record(apply.manifest, result)
-        self._store.put(result)
+        if kind not in UNWATCHED:
+            self._store.put(result)
         if apply.cause != "restart":
             log.info("applied %s %s: %s", kind, name, apply.cause)
         return None
+
+    async def _set_cost(self, service: EmbeddingService, change: CostChange) -> None:
+        """Marks a pod to go first; one that is gone already needs no mark."""
+        value = None if change.cost is None else str(change.cost)
+        body = await self._kube.annotate_pod(service.namespace, change.pod_name, change.pod_uid, DELETION_COST, value)
+        if body is not None:
+            self._store.put(body)
 
     async def open_gates(self, key: ServiceKey, changes: Iterable[GateChange]) -> None:
         """Opens gates of pods whose service is gone.

@@ -14,9 +14,11 @@ Available        a pod is ready, whatever its spec                   True  Servi
                  otherwise                                           False Ready's reason
 Progressing      the operator cannot make a child what it should be  False its reason
                  something is wrong and not all pods are ready       False its reason
+                 something beside the pods cannot be had             False its reason
                  all pods are of this spec and ready                 True  RolledOut
                  otherwise                                           True  RollingOut, Scaling, or how far the pods are
 ModelLoaded      a pod of this spec has computed                     True  Loaded
+                 no pod of this spec exists                          Unknown why there is none
                  otherwise                                           False what is wrong, or how far the pods are
 """
 
@@ -44,12 +46,16 @@ _STAGES = {
 }
 
 
+_STATUS = {True: "True", False: "False", None: "Unknown"}
+
+
 @dataclass(frozen=True, slots=True)
 class Condition:
     """A condition before it is dated."""
 
     type: ConditionType
-    holds: bool
+    holds: bool | None
+    """None is Unknown."""
     reason: Reason
     message: str
 
@@ -69,6 +75,8 @@ class Facts:
     """What keeps the operator itself from acting."""
     trouble: Trouble | None
     """The worst of what is wrong, what keeps the operator from acting first."""
+    shortfall: Trouble | None = None
+    """What the spec asks for beside the pods and cannot be had; nobody is served worse for it."""
 
     @property
     def current_ready(self) -> int:
@@ -87,7 +95,14 @@ class Facts:
 
 
 def gather(
-    observation: Observation, *, template_hash: str | None, desired: int, enough: int, blocked: Trouble | None
+    observation: Observation,
+    *,
+    template_hash: str | None,
+    desired: int,
+    enough: int,
+    blocked: Trouble | None,
+    strange: Trouble | None = None,
+    shortfall: Trouble | None = None,
 ) -> Facts:
     """The facts of the table."""
     live = observation.live_pods
@@ -102,7 +117,8 @@ def gather(
         current=current,
         outdated=len(live) - len(current),
         blocked=blocked,
-        trouble=blocked or _worst(current) or (rollout.trouble if rollout is not None and speaks else None),
+        trouble=blocked or _worst(current) or strange or (rollout.trouble if rollout is not None and speaks else None),
+        shortfall=shortfall,
     )
 
 
@@ -142,6 +158,8 @@ def progressing(facts: Facts) -> Condition:
     kind = ConditionType.PROGRESSING
     if facts.trouble is not None and (facts.blocked is not None or not facts.is_complete):
         return Condition(kind, holds=False, reason=facts.trouble.reason, message=facts.trouble.message)
+    if facts.shortfall is not None:
+        return Condition(kind, holds=False, reason=facts.shortfall.reason, message=facts.shortfall.message)
     if facts.is_complete:
         message = f"all {facts.desired} pods run the current spec"
         return Condition(kind, holds=True, reason=Reason.ROLLED_OUT, message=message)
@@ -159,12 +177,12 @@ def model_loaded(facts: Facts) -> Condition:
     if loaded:
         message = f"{loaded} of {len(facts.current)} pods have loaded the model"
         return Condition(kind, holds=True, reason=Reason.LOADED, message=message)
+    holds = False if facts.current else None
     if facts.desired == 0:
-        return Condition(kind, holds=False, reason=Reason.SCALED_TO_ZERO, message="spec.replicas is 0")
+        return Condition(kind, holds, Reason.SCALED_TO_ZERO, "spec.replicas is 0")
     if facts.trouble is not None:
-        return Condition(kind, holds=False, reason=facts.trouble.reason, message=facts.trouble.message)
-    reason, message = stage(facts)
-    return Condition(kind, holds=False, reason=reason, message=message)
+        return Condition(kind, holds, facts.trouble.reason, facts.trouble.message)
+    return Condition(kind, holds, *stage(facts))
 
 
 def stage(facts: Facts) -> tuple[Reason, str]:
@@ -187,7 +205,7 @@ def dated(
     known = {c["type"]: c for c in before}
     dates = []
     for condition in conditions:
-        status = "True" if condition.holds else "False"
+        status = _STATUS[condition.holds]
         was = known.get(condition.type, {})
         since = was["lastTransitionTime"] if was.get("status") == status else now.strftime("%Y-%m-%dT%H:%M:%SZ")
         dates.append({

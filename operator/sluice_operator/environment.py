@@ -12,12 +12,15 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sluice_operator.spec import ModelSpec, ServerSpec, ServiceSpec
+    from sluice_operator.spec import CredentialsSecretRef, ModelSpec, ServerSpec, ServiceSpec
 
 MODELS_PATH = "/models"
 """Where the claim of a pvc:// model is mounted, read-only."""
 CACHE_PATH = "/var/cache/sluice"
 """A writable emptyDir: downloaded models and compiled kernels."""
+SHARED_CACHE_PATH = "/var/cache/sluice-models"
+"""Where the claim of spec.model.cache is mounted, for downloaded models alone."""
+HUB_TOKEN_KEY = "HF_TOKEN"  # noqa: S105 - the name of a key, not a token
 GRPC_PORT = 50051
 HTTP_PORT = 8001
 PROPAGATION_SECONDS = 5
@@ -38,6 +41,12 @@ def claim_of(uri: str) -> str | None:
     return parts.netloc if parts.scheme == "pvc" else None
 
 
+def cache_claim_of(model: ModelSpec) -> str | None:
+    """The PersistentVolumeClaim that pods share their downloads in, if there is one."""
+    claim = model.cache.persistent_volume_claim
+    return None if claim is None else claim.claim_name
+
+
 def model_path(uri: str) -> str:
     """The model's uri as the server understands it: pvc://claim/path is a path below `MODELS_PATH`."""
     if claim_of(uri) is None:
@@ -51,7 +60,7 @@ def server_environment(spec: ServiceSpec) -> list[dict[str, Any]]:
     fixed = {
         **_model(spec.model),
         **_server(spec.server),
-        "MODEL_CACHE_DIR": f"{CACHE_PATH}/models",
+        "MODEL_CACHE_DIR": SHARED_CACHE_PATH if cache_claim_of(spec.model) else f"{CACHE_PATH}/models",
         "HF_HOME": f"{CACHE_PATH}/huggingface",
         "TORCHINDUCTOR_CACHE_DIR": f"{CACHE_PATH}/inductor",
         "GRPC_PORT": str(GRPC_PORT),
@@ -60,11 +69,26 @@ def server_environment(spec: ServiceSpec) -> list[dict[str, Any]]:
         "SHUTDOWN_DRAIN_SECONDS": str(drain_seconds(spec.server)),
     }
     variables: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in fixed.items()]
-    secret = spec.model.credentials_secret_ref
-    if secret is not None:
-        reference = {"secretKeyRef": {"name": secret.name, "key": secret.key}}
-        variables.append({"name": "HF_TOKEN", "valueFrom": reference})
-    return [*variables, *spec.env]
+    return [*variables, *_credentials(spec.model), *spec.env]
+
+
+def _credentials(model: ModelSpec) -> list[dict[str, Any]]:
+    """What the download needs, by reference: the operator never reads a Secret."""
+    secret = model.credentials_secret_ref
+    if secret is None:
+        return []
+    if urlsplit(model.uri).scheme != "s3":
+        return [_from_secret("HF_TOKEN", secret, secret.key or HUB_TOKEN_KEY)]
+    return [
+        _from_secret("AWS_ACCESS_KEY_ID", secret, "AWS_ACCESS_KEY_ID"),
+        _from_secret("AWS_SECRET_ACCESS_KEY", secret, "AWS_SECRET_ACCESS_KEY"),
+        _from_secret("AWS_SESSION_TOKEN", secret, "AWS_SESSION_TOKEN", optional=True),
+    ]
+
+
+def _from_secret(variable: str, secret: CredentialsSecretRef, key: str, *, optional: bool = False) -> dict[str, Any]:
+    reference: dict[str, Any] = {"name": secret.name, "key": key, **({"optional": True} if optional else {})}
+    return {"name": variable, "valueFrom": {"secretKeyRef": reference}}
 
 
 def _model(model: ModelSpec) -> dict[str, str]:
@@ -72,6 +96,8 @@ def _model(model: ModelSpec) -> dict[str, str]:
         "MODEL_REVISION": model.revision,
         "EXCLUDE_TOKENS": _joined(model.exclude_tokens) if model.exclude_tokens else None,
         "MAX_INPUT_TOKENS": None if model.max_input_tokens is None else str(model.max_input_tokens),
+        "AWS_ENDPOINT_URL_S3": None if model.s3 is None else model.s3.endpoint,
+        "AWS_REGION": None if model.s3 is None else model.s3.region,
     }
     return {
         "MODEL_PATH": model_path(model.uri),

@@ -1,23 +1,34 @@
-"""What kopf calls: watches go into the store, everything else happens elsewhere.
+"""What kopf calls: it logs in, watches, and hands on what it saw; everything else happens elsewhere.
 
 Only `kopf.on.event` is used. It neither annotates objects nor adds finalizers, unlike kopf's daemons, timers
-and change handlers; see `supervisor` for why that matters. Start with `python -m sluice_operator`, or with
-`kopf run -m sluice_operator.handlers --standalone -A`.
+and change handlers; see `supervisor` for why that matters. `watches` runs kopf, with what is to be told in its memo.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import itertools
+import random
+from typing import TYPE_CHECKING, Any
 
 import kopf
 
-from sluice_operator import settings as operator_settings
 from sluice_operator.kube import load_configuration
 from sluice_operator.resync import OWNED
-from sluice_operator.runtime import Operator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _OWNED_RESOURCES = (("", "v1", "pods"), ("", "v1", "services"), ("apps", "v1", "deployments"),
-                    ("policy", "v1", "poddisruptionbudgets"))  # fmt: skip
+                    ("policy", "v1", "poddisruptionbudgets"),
+                    ("networking.k8s.io", "v1", "networkpolicies"))  # fmt: skip
+
+
+class _Backoffs:
+    """Pauses between attempts, for ever: kopf gives up, and ends, where they end."""
+
+    def __iter__(self) -> Iterator[float]:
+        for seconds in itertools.chain((0.25, 0.5, 1.0), itertools.repeat(2.0)):
+            yield seconds * (0.75 + random.random() / 2)  # noqa: S311 - spreads retries, keeps no secret
 
 
 @kopf.on.login()
@@ -39,39 +50,28 @@ async def log_in(**_: Any) -> kopf.ConnectionInfo:
 
 
 @kopf.on.startup()
-async def start(settings: kopf.OperatorSettings, memo: Any, **_: Any) -> None:
-    """Configures kopf's watches and starts the operator: the one that `__main__` made, or a new one."""
+async def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
+    """How kopf watches."""
     settings.posting.enabled = False
     settings.scanning.disabled = True
     settings.peering.standalone = True
+    # It would kill the whole process some minutes after kopf failed.
+    settings.process.ultimate_exiting_timeout = None
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 310
-    settings.watching.connect_timeout = 30
+    settings.watching.connect_timeout = 10
     settings.networking.request_timeout = 30
+    settings.networking.error_backoffs = _Backoffs()
     for resource in _OWNED_RESOURCES:
         settings.watching.label_selectors[resource] = OWNED
-    if not hasattr(memo, "operator"):
-        memo.operator = Operator(operator_settings.from_environment())
-    await memo.operator.start()
-
-
-@kopf.on.cleanup()
-async def stop(memo: Any, **_: Any) -> None:
-    """Stops acting before the process ends."""
-    if hasattr(memo, "operator"):
-        await memo.operator.stop()
 
 
 @kopf.on.event("sluice.dev", "v1alpha1", "embeddingservices")
-async def service_changed(type: str | None, event: Any, memo: Any, **_: Any) -> None:  # noqa: A002 - kopf's name
-    """An EmbeddingService was made, changed or deleted."""
-    memo.operator.saw(type, event["object"])
-
-
 @kopf.on.event("", "v1", "pods")
 @kopf.on.event("", "v1", "services")
 @kopf.on.event("apps", "v1", "deployments")
 @kopf.on.event("policy", "v1", "poddisruptionbudgets")
-async def child_changed(type: str | None, event: Any, memo: Any, **_: Any) -> None:  # noqa: A002 - kopf's name
-    """An object that carries the operator's label was made, changed or deleted."""
-    memo.operator.saw(type, event["object"])
+@kopf.on.event("networking.k8s.io", "v1", "networkpolicies")
+async def changed(type: str | None, event: Any, memo: Any, **_: Any) -> None:  # noqa: A002 - kopf's name
+    """An EmbeddingService, or an object with the operator's label, was listed, made, changed or deleted."""
+    memo.saw(type, event["object"])

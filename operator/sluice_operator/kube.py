@@ -6,10 +6,11 @@ paths. The typed models stay unloaded, which saves a good part of the operator's
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
 from kubernetes.aio.client.api_client import ApiClient
@@ -21,6 +22,9 @@ from kubernetes.aio.dynamic.exceptions import DynamicApiError
 
 from sluice_operator import metrics
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 Json = dict[str, Any]
 
 FIELD_MANAGER = "sluice-operator"
@@ -28,6 +32,7 @@ FIELD_MANAGER = "sluice-operator"
 _MERGE = "application/merge-patch+json"
 _STRATEGIC = "application/strategic-merge-patch+json"
 _APPLY = "application/apply-patch+yaml"
+_MOST_RETRY_AFTER_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,10 @@ KINDS = {
         Kind("Service", "/api/v1", "services", "v1"),
         Kind("Deployment", "/apis/apps/v1", "deployments", "apps/v1"),
         Kind("PodDisruptionBudget", "/apis/policy/v1", "poddisruptionbudgets", "policy/v1"),
+        Kind("NetworkPolicy", "/apis/networking.k8s.io/v1", "networkpolicies", "networking.k8s.io/v1"),
+        Kind("ServiceMonitor", "/apis/monitoring.coreos.com/v1", "servicemonitors", "monitoring.coreos.com/v1"),
         Kind("Event", "/apis/events.k8s.io/v1", "events", "events.k8s.io/v1"),
+        Kind("Lease", "/apis/coordination.k8s.io/v1", "leases", "coordination.k8s.io/v1"),
     )
 }
 
@@ -56,15 +64,17 @@ KINDS = {
 class KubeError(Exception):
     """The API server refused, failed, or could not be reached."""
 
-    def __init__(self, code: int | None, message: str) -> None:
+    def __init__(self, code: int | None, message: str, *, retry_after_seconds: float = 0.0) -> None:
         super().__init__(message if code is None else f"{message} (HTTP {code})")
         self.code = code
         self.message = message
+        self.retry_after_seconds = retry_after_seconds
+        """How long the API server wants to be left alone; 0 where it did not say."""
 
     @property
     def is_refusal(self) -> bool:
-        """Whether asking again for the same would be refused again."""
-        return self.code in {400, 403, 409, 415, 422} or (
+        """Whether asking again for the same would be refused again; a conflict (409) passes by itself."""
+        return self.code in {400, 403, 415, 422} or (
             self.code == HTTPStatus.INTERNAL_SERVER_ERROR and "failed to create typed patch object" in self.message
         )
 
@@ -83,14 +93,28 @@ async def load_configuration() -> Configuration:
     return configuration
 
 
-class Kube:
-    """One connection pool to the API server."""
+class NotLeadingError(KubeError):
+    """A write that this instance may not make, as another may be making it."""
 
-    def __init__(self, configuration: Configuration, *, timeout_seconds: float) -> None:
+    def __init__(self) -> None:
+        super().__init__(None, "this instance does not lead, so it does not write")
+
+
+class Kube:
+    """One connection pool to the API server.
+
+    Writes are made only while `seconds_to_write` is above 0, and given up when it runs out. The Lease is written
+    at any time: it is what those seconds come from.
+    """
+
+    def __init__(
+        self, configuration: Configuration, *, timeout_seconds: float, seconds_to_write: Callable[[], float]
+    ) -> None:
         self.api = ApiClient(configuration)
         self.api.user_agent = FIELD_MANAGER
         self._client = DynamicClient(self.api)  # type: ignore[no-untyped-call]
-        self._timeout = aiohttp.ClientTimeout(total=timeout_seconds)
+        self._timeout_seconds = timeout_seconds
+        self._seconds_to_write = seconds_to_write
 
     async def __aenter__(self) -> Self:
         return self
@@ -145,6 +169,30 @@ class Kube:
                 return None
             raise
 
+    async def annotate_pod(self, namespace: str, name: str, uid: str, key: str, value: str | None) -> Json | None:
+        """Sets one annotation of a pod, or removes it; None where that very pod is gone.
+
+        It goes through the status, which the operator may write anyway: a right to patch pods could do far more.
+        """
+        body = {"metadata": {"uid": uid, "annotations": {key: value}}}
+        path = _path("Pod", namespace, name) + "/status"
+        try:
+            return await self._write("annotate", "Pod", "patch", path, body, content_type=_MERGE)
+        except KubeError as error:
+            if error.code in {404, 409}:
+                return None
+            raise
+
+    async def serves(self, kind: str) -> bool:
+        """Whether the API server has objects of this kind."""
+        try:
+            answer = await self._request("get", KINDS[kind].prefix)
+        except KubeError as error:
+            if error.code == HTTPStatus.NOT_FOUND:
+                return False
+            raise
+        return any(resource["kind"] == kind for resource in answer["resources"])
+
     async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
         """Deletes that very object; one that is gone already is as good."""
         body = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
@@ -159,21 +207,34 @@ class Kube:
         kind = body["kind"]
         return await self._write("create", kind, "post", _path(kind, body["metadata"]["namespace"]), body)
 
+    async def write_lease(self, lease: Json) -> Json:
+        """Creates a Lease, or replaces the very version of it that the body names.
+
+        Raises:
+            KubeError: with 409 where it exists already, or is of another version by now.
+        """
+        namespace, name = lease["metadata"]["namespace"], lease["metadata"]["name"]
+        if "resourceVersion" in lease["metadata"]:
+            return await self._request("put", _path("Lease", namespace, name), body=lease)
+        return await self._request("post", _path("Lease", namespace), body=lease)
+
     async def _write(self, verb: str, kind: str, method: str, path: str, body: Json, **options: Any) -> Json:
+        left = self._seconds_to_write()
+        if left <= 0:
+            raise NotLeadingError
         metrics.KUBE_WRITES.labels(verb=verb, kind=kind).inc()
         if method == "patch":
             options["field_manager"] = FIELD_MANAGER
-        return await self._request(method, path, body=body, **options)
+        return await self._request(method, path, body=body, at_most_seconds=left, **options)
 
-    async def _request(self, method: str, path: str, **options: Any) -> Json:
+    async def _request(self, method: str, path: str, *, at_most_seconds: float = math.inf, **options: Any) -> Json:
+        timeout = aiohttp.ClientTimeout(total=min(self._timeout_seconds, at_most_seconds))
         try:
-            response = await self._client.request(
-                method, path, serialize=False, _request_timeout=self._timeout, **options
-            )
+            response = await self._client.request(method, path, serialize=False, _request_timeout=timeout, **options)
             answer: Json = await response.json()
         except DynamicApiError as error:
             metrics.KUBE_ERRORS.labels(code=error.status).inc()
-            raise KubeError(error.status, _said(error)) from error
+            raise KubeError(error.status, _said(error), retry_after_seconds=_retry_after(error)) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             metrics.KUBE_ERRORS.labels(code="none").inc()
             raise KubeError(None, f"{method.upper()} {path}: {str(error) or type(error).__name__}") from error
@@ -185,6 +246,12 @@ def _path(kind: str, namespace: str | None, name: str | None = None) -> str:
     path = where.prefix if namespace is None else f"{where.prefix}/namespaces/{namespace}"
     path = f"{path}/{where.plural}"
     return path if name is None else f"{path}/{name}"
+
+
+def _retry_after(error: DynamicApiError) -> float:
+    """What a 429 or 503 asks for; dates, which no API server sends, count as nothing said."""
+    said = (error.headers or {}).get("Retry-After", "")
+    return min(float(said), _MOST_RETRY_AFTER_SECONDS) if said.isdigit() else 0.0
 
 
 def _said(error: DynamicApiError) -> str:

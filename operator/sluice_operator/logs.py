@@ -28,3 +28,5 @@ def configure(settings: Settings) -> None:
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
     # kopf tells of every watch and every event that it handles; only its troubles matter here.
     logging.getLogger("kopf").setLevel(max(logging.WARNING, logging.getLevelName(settings.log_level)))
+    # It runs in a thread on purpose, and need not warn that signals do not reach it there.
+    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)

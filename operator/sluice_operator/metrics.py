@@ -9,7 +9,7 @@ REGISTRY = CollectorRegistry()
 _SERVICE = ("namespace", "service")
 
 KUBE_WRITES = Counter(
-    "sluice_operator_kube_writes", "Writes to the Kubernetes API.", ("verb", "kind"), registry=REGISTRY
+    "sluice_operator_kube_writes", "Writes to the Kubernetes API, the lease apart.", ("verb", "kind"), registry=REGISTRY
 )
 KUBE_ERRORS = Counter(
     "sluice_operator_kube_errors", "Failed requests to the Kubernetes API.", ("code",), registry=REGISTRY
@@ -30,10 +30,29 @@ RESYNC_REPAIRS = Counter(
     ("kind",),
     registry=REGISTRY,
 )
+WATCH_AGE = Gauge(
+    "sluice_operator_watch_age_seconds",
+    "Time since a watch last told something, or was found to have missed nothing.",
+    ("kind",),
+    registry=REGISTRY,
+)
 LOOP_LAG = Gauge("sluice_operator_loop_lag_seconds", "How late the event loop runs.", registry=REGISTRY)
+LEADS = Gauge("sluice_operator_leads", "Whether this instance holds the lease.", registry=REGISTRY)
+LEASE_RENEWALS = Counter(
+    "sluice_operator_lease_renewals", "Attempts to take or renew the lease.", ("outcome",), registry=REGISTRY
+)
+WATCH_RESTARTS = Counter(
+    "sluice_operator_watch_restarts", "How often all watches were started anew.", registry=REGISTRY
+)
 ACTS = Gauge("sluice_operator_acts", "Whether this instance acts on services.", registry=REGISTRY)
 
 DESIRED_REPLICAS = Gauge("sluice_desired_replicas", "Pods that should exist.", _SERVICE, registry=REGISTRY)
+RECOMMENDED_REPLICAS = Gauge(
+    "sluice_recommended_replicas",
+    "Pods that scaling.mode Internal asks for, or would ask for in mode External and Observe.",
+    _SERVICE,
+    registry=REGISTRY,
+)
 READY_REPLICAS = Gauge("sluice_ready_replicas", "Pods that receive traffic.", _SERVICE, registry=REGISTRY)
 DRAIN_SECONDS = Gauge("sluice_drain_seconds", "Longest drain time of any pod.", _SERVICE, registry=REGISTRY)
 QUEUED_TOKENS = Gauge("sluice_queued_tokens", "Tokens queued at all pods.", _SERVICE, registry=REGISTRY)
@@ -47,6 +66,7 @@ SATURATED = Gauge(
 
 _GAUGES = (
     DESIRED_REPLICAS,
+    RECOMMENDED_REPLICAS,
     READY_REPLICAS,
     DRAIN_SECONDS,
     QUEUED_TOKENS,

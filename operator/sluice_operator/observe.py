@@ -10,9 +10,16 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sluice_operator import environment
-from sluice_operator.pod_template import CONTAINER, MANAGED_BY, MANAGED_BY_LABEL, SERVICE_LABEL, TEMPLATE_HASH
+from sluice_operator.pod_template import (
+    CONTAINER,
+    MANAGED_BY,
+    MANAGED_BY_LABEL,
+    MODEL_DECLARATION,
+    SERVICE_LABEL,
+    TEMPLATE_HASH,
+)
 from sluice_operator.reasons import Reason
-from sluice_operator.values import GATE, Child, Pod, Rollout, Trouble
+from sluice_operator.values import DELETION_COST, GATE, Child, Pod, Rollout, Trouble
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -49,6 +56,7 @@ def pods(bodies: Iterable[Json]) -> tuple[Pod, ...]:
 def pod(body: Json) -> Pod:
     """One pod as its API object tells it; what the pod itself says comes later."""
     metadata, spec, status = body["metadata"], body["spec"], body.get("status", {})
+    annotations = metadata.get("annotations") or {}
     conditions = {c["type"]: c for c in status.get("conditions", [])}
     is_ready = conditions.get("Ready", {}).get("status") == "True"
     gate = conditions.get(GATE)
@@ -61,12 +69,16 @@ def pod(body: Json) -> Pod:
         is_being_deleted="deletionTimestamp" in metadata,
         is_ready=is_ready,
         containers_ready=conditions.get("ContainersReady", {}).get("status") == "True",
-        template_hash=metadata.get("annotations", {}).get(TEMPLATE_HASH),
+        template_hash=annotations.get(TEMPLATE_HASH),
         has_gate=any(g["conditionType"] == GATE for g in spec.get("readinessGates", [])),
         gate_is_open=None if gate is None else gate["status"] == "True",
         gate_since=_instant((gate or {}).get("lastTransitionTime")),
         gate_reason=(gate or {}).get("reason"),
         trouble=None if is_ready else _unscheduled(conditions) or _container_trouble(status),
+        model_declaration=annotations.get(MODEL_DECLARATION),
+        unscheduled_since=_unscheduled_since(conditions),
+        requests=_requests(spec),
+        deletion_cost=_deletion_cost(annotations),
     )
 
 
@@ -113,9 +125,33 @@ def _http_port(spec: Json) -> int:
     return next((int(p["containerPort"]) for p in ports if p.get("name") == "http"), environment.HTTP_PORT)
 
 
+def _requests(spec: Json) -> tuple[tuple[str, str], ...]:
+    asked: Json = next(
+        (c.get("resources", {}).get("requests", {}) for c in spec["containers"] if c["name"] == CONTAINER), {}
+    )
+    return tuple(sorted((name, str(quantity)) for name, quantity in asked.items()))
+
+
+def _deletion_cost(annotations: Json) -> int | None:
+    """What ReplicaSets make of the annotation: anything but a number counts as none."""
+    try:
+        return int(annotations[DELETION_COST])
+    except (KeyError, ValueError):
+        return None
+
+
+def _unscheduled_since(conditions: Json) -> datetime | None:
+    scheduled = conditions.get("PodScheduled", {})
+    return _instant(scheduled.get("lastTransitionTime")) if _is_unschedulable(scheduled) else None
+
+
+def _is_unschedulable(scheduled: Json) -> bool:
+    return scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
+
+
 def _unscheduled(conditions: Json) -> Trouble | None:
     scheduled = conditions.get("PodScheduled", {})
-    if scheduled.get("status") != "False" or scheduled.get("reason") != "Unschedulable":
+    if not _is_unschedulable(scheduled):
         return None
     message = scheduled.get("message", "no node takes the pod")
     about_the_claim = "persistentvolumeclaim" in message.lower()

@@ -7,30 +7,37 @@ from typing import TYPE_CHECKING, Any
 
 from sluice_operator import (
     conditions,
+    deletion_cost,
     drift,
     manifests,
+    obstacles,
     pod_template,
     pressure,
     readiness,
+    replica_count,
+    rollout_strategy,
     saturation,
-    scaling,
     status,
+    story,
+    vector_space,
 )
 from sluice_operator.conditions import Condition
-from sluice_operator.reasons import ConditionType, EventReason, Reason
-from sluice_operator.scaling import Fleet, ScalingDecision, ScalingMemory
+from sluice_operator.reasons import ConditionType, EventReason
+from sluice_operator.scaling import ScalingMemory
 from sluice_operator.status import Event
-from sluice_operator.values import Trouble
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sluice_operator.deletion_cost import CostChange
     from sluice_operator.drift import Applied, Apply, ChildKey
     from sluice_operator.load import Load
     from sluice_operator.pressure import Pressure
     from sluice_operator.readiness import GateChange
+    from sluice_operator.replica_count import ReplicaCount
     from sluice_operator.spec import EmbeddingService
-    from sluice_operator.values import Child, Observation
+    from sluice_operator.values import Child, Observation, Trouble
+    from sluice_operator.vector_space import VectorSpace
 
 Json = dict[str, Any]
 
@@ -50,6 +57,7 @@ class Plan:
     """What is to be done, in the order of doing it."""
 
     gates: list[GateChange]
+    costs: list[CostChange]
     apply: list[Apply]
     delete: list[Child]
     status: Json | None
@@ -71,39 +79,69 @@ def decide(
 ) -> Plan:
     """The plan for one service at one moment; `polls_over` as `pressure.PressureWindow` counts them."""
     image = service.spec.server.image or default_image
-    before = _requested(observation)
-    fleet = pressure.of_serving(observation.live_pods, polls_over, pressure.Thresholds.of(service.spec))
-    saturated = _saturated(service, observation, fleet)
-    count = _replicas(service, observation, load, memory.scaling, saturated)
-    wanted = [] if image is None else manifests.children(service, image=image, replicas=count.replicas)
+    space = vector_space.assess(service.spec.model, observation.status.get("model", {}), observation.live_pods)
+    trusted = [p for p in observation.live_pods if p.uid not in space.strangers]
+    fleet = pressure.of_serving(trusted, polls_over, pressure.Thresholds.of(service.spec))
+    saturated = _saturated(service, observation, fleet, load)
+    count = replica_count.decide(service, observation, load, memory.scaling, saturated)
+    wanted = [] if image is None else _wanted(service, observation, children, image, count.replicas)
     apply = drift.to_apply(wanted, children, applied) if memory.may_apply else []
-    blocked = _own_trouble(observation, wanted, children)
-    new_status = _status(service, observation, load, count, saturated, blocked, wanted)
-    told = [*_changes(apply, children), *status.events(observation.status, new_status)]
-    if before not in {None, count.replicas} and any(a.key[0] == "Deployment" for a in apply):
-        new_status["scaling"] = status.scaling_record(before, count.replicas, count.message, observation.wall_time)
-        told.append(Event(EventReason.SCALED, f"{before} → {count.replicas} pods: {count.message}"))
+    rescales = count.changes and any(a.key[0] == "Deployment" for a in apply)
+    new_status = _status(
+        service, observation, load, count, saturated, obstacles.blocking(observation, wanted, children), wanted, space
+    )
+    told = [*story.of_children(apply, children), *status.events(observation.status, new_status)]
+    told += [space.change] if space.change is not None else []
+    if rescales:
+        told.append(_record(new_status, count, observation))
     is_news = status.worth_writing(observation.status, new_status, memory.seconds_since_status)
+    moment = readiness.Moment(
+        saturated, _is_rolling(observation, apply), now=observation.wall_time, pods_worth=load.pods_worth
+    )
     return Plan(
-        gates=readiness.gate_changes(
-            service.spec.readiness,
-            observation.pods,
-            fleet,
-            readiness.Moment(saturated, is_rolling=_is_rolling(observation, apply), now=observation.wall_time),
-        ),
+        gates=[
+            *space.gate_changes(observation.live_pods),
+            *readiness.gate_changes(service.spec.readiness, trusted, fleet, moment),
+        ],
+        costs=deletion_cost.cost_changes(observation.live_pods, count.replicas) if rescales and count.falls else [],
         apply=apply,
         delete=_superfluous(wanted, children) if image is not None else [],
         status=new_status if is_news else None,
         events=told if is_news or apply else [],
-        scaling=count.memory,
+        scaling=count.decision.memory,
     )
 
 
-def _requested(observation: Observation) -> int | None:
-    return None if observation.rollout is None else observation.rollout.requested_replicas
+def _record(new_status: Json, count: ReplicaCount, observation: Observation) -> Event:
+    """Puts the change of the number of pods into the status, and tells it."""
+    before, after, why = count.before, count.replicas, count.decision.message
+    record = status.scaling_record(before, after, why, observation.wall_time)
+    new_status["scaling"] = {**new_status.get("scaling", {}), **record}
+    return Event(EventReason.SCALED, f"{before} → {after} pods: {why}")
 
 
-def _saturated(service: EmbeddingService, observation: Observation, fleet: list[Pressure]) -> Condition:
+def _wanted(
+    service: EmbeddingService, observation: Observation, children: Mapping[ChildKey, Child], image: str, replicas: int
+) -> list[Json]:
+    """All children that this cluster has a kind for."""
+    live = children.get(("Deployment", service.name))
+    made = manifests.children(
+        service,
+        image=image,
+        replicas=replicas,
+        strategy=rollout_strategy.choose(
+            replicas,
+            observation.live_pods,
+            pod_template.template_hash(pod_template.pod_template(service, image)),
+            None if live is None else rollout_strategy.of_deployment(live.body),
+            observation.wall_time,
+        ),
+        gated=sum(p.is_gated for p in observation.live_pods),
+    )
+    return [manifest for manifest in made if manifest["kind"] not in observation.missing_kinds]
+
+
+def _saturated(service: EmbeddingService, observation: Observation, fleet: list[Pressure], load: Load) -> Condition:
     asked = [p for p in observation.live_pods if p.is_running]
     return saturation.assess(
         fleet,
@@ -112,6 +150,7 @@ def _saturated(service: EmbeddingService, observation: Observation, fleet: list[
         heard=sum(p.report is not None for p in asked),
         asked=len(asked),
         now=observation.wall_time,
+        pods_worth=load.pods_worth,
     )
 
 
@@ -123,57 +162,15 @@ def _is_rolling(observation: Observation, apply: list[Apply]) -> bool:
     return rollout is None or not rollout.is_current or rollout.updated_replicas != rollout.replicas
 
 
-def _replicas(
-    service: EmbeddingService, observation: Observation, load: Load, memory: ScalingMemory, saturated: Condition
-) -> ScalingDecision:
-    spec = service.spec
-    fixed = spec.fixed_replicas
-    if fixed is not None and spec.scaling.mode == "External":
-        message = "an autoscaler decides through the scale subresource"
-        return ScalingDecision(fixed, Reason.EXTERNAL_AUTOSCALER, message, is_active=True, memory=memory)
-    if fixed is not None:
-        message = "scaling.mode is Off"
-        return ScalingDecision(fixed, Reason.FIXED, message, is_active=False, memory=memory)
-    live = observation.live_pods
-    rollout = observation.rollout
-    fleet = Fleet(
-        requested=_requested(observation),
-        ready=sum(p.is_ready or p.is_gated for p in live),
-        is_settled=rollout is not None
-        and rollout.is_current
-        and rollout.updated_replicas == rollout.replicas == rollout.requested_replicas == len(live)
-        and all(p.is_ready or p.is_gated for p in live),
-        is_pressed=saturated.holds or any(p.has_gate and p.gate_is_open is False for p in live),
-    )
-    return scaling.decide(spec.scaling, fleet, load, memory, observation.now)
-
-
-def _own_trouble(observation: Observation, wanted: list[Json], children: Mapping[ChildKey, Child]) -> Trouble | None:
-    """What keeps the operator itself from making the service what it should be."""
-    if not wanted:
-        return Trouble(
-            Reason.NO_SERVER_IMAGE,
-            "no image: set spec.server.image, or install the operator with serverImage",
-        )
-    for manifest in wanted:
-        child = children.get(drift.key_of(manifest))
-        if child is not None and not child.is_ours:
-            return Trouble(
-                Reason.NAME_CONFLICT,
-                f"{child.kind} {child.name} belongs to {child.owner}: "
-                "rename this EmbeddingService or remove that object",
-            )
-    return observation.apply_trouble
-
-
 def _status(
     service: EmbeddingService,
     observation: Observation,
     load: Load,
-    count: ScalingDecision,
+    count: ReplicaCount,
     saturated: Condition,
     blocked: Trouble | None,
     wanted: list[Json],
+    space: VectorSpace,
 ) -> Json:
     deployment = next((m for m in wanted if m["kind"] == "Deployment"), None)
     facts = conditions.gather(
@@ -182,9 +179,12 @@ def _status(
         desired=count.replicas,
         enough=min(service.spec.fewest_replicas, count.replicas),
         blocked=blocked,
+        strange=space.trouble,
+        shortfall=obstacles.beside_the_pods(observation),
     )
+    decision = count.decision
     how_many = Condition(
-        ConditionType.SCALING_ACTIVE, count.is_active, count.reason, f"{count.replicas} pods: {count.message}"
+        ConditionType.SCALING_ACTIVE, decision.is_active, decision.reason, f"{count.replicas} pods: {decision.message}"
     )
     dated = conditions.dated(
         conditions.decide(facts, how_many, saturated),
@@ -192,31 +192,9 @@ def _status(
         generation=service.generation,
         now=observation.wall_time,
     )
-    return status.build(service, observation, load, count.replicas, dated)
+    return status.build(service, observation, load, count.replicas, dated, model=space.model, advice=count.advice)
 
 
 def _superfluous(wanted: list[Json], children: Mapping[ChildKey, Child]) -> list[Child]:
     keys = {drift.key_of(m) for m in wanted}
     return [child for key, child in children.items() if key not in keys and child.is_ours]
-
-
-def _changes(apply: list[Apply], children: Mapping[ChildKey, Child]) -> list[Event]:
-    told = [
-        Event(
-            EventReason.CHILD_RESTORED,
-            f"{kind} {name} was changed or deleted by someone else; it is put right",
-        )
-        for a in apply
-        if a.cause == "drift"
-        for kind, name in [a.key]
-    ]
-    for change in apply:
-        live = children.get(change.key)
-        if change.key[0] == "Deployment" and live is not None and _template(live.body) != _template(change.manifest):
-            told.append(Event(EventReason.ROLLOUT_STARTED, "pods of the current spec replace those of an earlier one"))
-    return told
-
-
-def _template(deployment: Json) -> str | None:
-    annotations = deployment["spec"]["template"]["metadata"].get("annotations") or {}
-    return annotations.get(pod_template.TEMPLATE_HASH)

@@ -10,13 +10,15 @@ from sluice_operator import environment
 from sluice_operator.values import GATE
 
 if TYPE_CHECKING:
-    from sluice_operator.spec import EmbeddingService, ServiceSpec
+    from sluice_operator.spec import EmbeddingService, ModelSpec, ServiceSpec
 
 NAME_LABEL = "app.kubernetes.io/name"
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 SERVICE_LABEL = "sluice.dev/embeddingservice"
 TEMPLATE_HASH = "sluice.dev/template-hash"
 """Annotation of every pod: which version of the spec it runs."""
+MODEL_DECLARATION = "sluice.dev/model-declaration"
+"""Annotation of every pod: whose vectors spec.model said that they are."""
 MANAGED_BY = "sluice-operator"
 CONTAINER = "server"
 USER_ID = 65532
@@ -44,13 +46,19 @@ def pod_template(service: EmbeddingService, image: str) -> Json:
     template: Json = {
         "metadata": {
             "labels": {**spec.pod_metadata.labels, **labels(service.name)},
-            "annotations": dict(spec.pod_metadata.annotations),
+            "annotations": {**spec.pod_metadata.annotations, MODEL_DECLARATION: declaration(spec.model)},
         },
         "spec": _pod_spec(service, image),
     }
     digest = hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()
     template["metadata"]["annotations"][TEMPLATE_HASH] = digest[:12]
     return template
+
+
+def declaration(model: ModelSpec) -> str:
+    """A digest of what a spec says about whose vectors its pods compute; precision and layout are not part of it."""
+    said = [model.uri, model.revision, model.pooling, sorted(model.exclude_tokens), model.fingerprint]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:12]
 
 
 def template_hash(template: Json) -> str:
@@ -71,6 +79,7 @@ def _pod_spec(service: EmbeddingService, image: str) -> Json:
         "affinity": spec.affinity,
         "priorityClassName": spec.priority_class_name,
         "runtimeClassName": spec.runtime_class_name,
+        "serviceAccountName": spec.service_account_name,
         "imagePullSecrets": list(spec.image_pull_secrets),
         # A pod without the gate is ready as soon as its probe answers, also while the operator is away.
         "readinessGates": [] if spec.readiness.mode == "Off" else [{"conditionType": GATE}],
@@ -101,6 +110,8 @@ def _container(spec: ServiceSpec, image: str) -> Json:
     ]
     if environment.claim_of(spec.model.uri) is not None:
         mounts.append({"name": "models", "mountPath": environment.MODELS_PATH, "readOnly": True})
+    if environment.cache_claim_of(spec.model) is not None:
+        mounts.append({"name": "downloads", "mountPath": environment.SHARED_CACHE_PATH})
     return {
         "name": CONTAINER,
         "image": image,
@@ -137,7 +148,12 @@ def _probe(path: str, period_seconds: int, *, failures: int, timeout: int = 2) -
 
 
 def _volumes(spec: ServiceSpec) -> list[Json]:
-    volumes: list[Json] = [{"name": "cache", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}]
+    own = spec.model.cache.empty_dir
+    limit = {} if own is None or own.size_limit is None else {"sizeLimit": str(own.size_limit)}
+    volumes: list[Json] = [{"name": "cache", "emptyDir": limit}, {"name": "tmp", "emptyDir": {}}]
+    shared = environment.cache_claim_of(spec.model)
+    if shared is not None:
+        volumes.append({"name": "downloads", "persistentVolumeClaim": {"claimName": shared}})
     claim = environment.claim_of(spec.model.uri)
     if claim is not None:
         volumes.append({"name": "models", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}})

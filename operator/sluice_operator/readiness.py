@@ -57,6 +57,8 @@ class Moment:
     is_rolling: bool
     """Pods of one spec replace those of another."""
     now: datetime
+    pods_worth: float | None = None
+    """What clients ask for, in pods; None while unknown."""
 
 
 def gate_changes(
@@ -88,7 +90,7 @@ def _dynamic(spec: ReadinessSpec, fleet: Sequence[Pressure], silent: int, moment
     if moment.saturation.holds:
         return [_told(p.pod, GateReason.SATURATED, moment.saturation.message) for p in closed]
     # Pods that are closed and silent use up the share too, but cannot be what the last open one is.
-    allowed = max(0, min(len(fleet) - 1, budget(len(fleet) + silent, spec) - silent))
+    allowed = max(0, min(len(fleet) - 1, budget(len(fleet) + silent, spec, moment.pods_worth) - silent))
     changes = [c for p in closed if (c := _relief(p, spec, moment.now)) is not None]
     opened = {c.pod_uid for c in changes}
     left = [p for p in closed if p.pod.uid not in opened]

@@ -18,7 +18,7 @@ class ConditionType(StrEnum):
     PROGRESSING = "Progressing"
     """True: all is rolled out, or a rollout advances. False: something keeps it from advancing."""
     MODEL_LOADED = "ModelLoaded"
-    """A pod of the current spec has loaded the model and computed with it."""
+    """A pod of the current spec has loaded the model and computed with it. Unknown before there is any pod."""
     SCALING_ACTIVE = "ScalingActive"
     """The number of pods is decided from fresh measurements (Internal), or by whoever was asked to."""
     SATURATED = "Saturated"
@@ -74,6 +74,10 @@ class Reason(StrEnum):
     PODS_NOT_CREATED = "PodsNotCreated"
     """The API server refuses the pods: a quota, a policy."""
     PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
+    FINGERPRINT_CHANGED = "FingerprintChanged"
+    """Pods compute other vectors than the service's, although spec.model is the same; they get no traffic."""
+    SERVICE_MONITOR_UNAVAILABLE = "ServiceMonitorUnavailable"
+    """The spec asks for a ServiceMonitor, and this cluster has no such API; the service itself is not affected."""
     NAME_CONFLICT = "NameConflict"
     """An object of the same name exists that belongs to someone else; it is left alone."""
     APPLY_FAILED = "ApplyFailed"
@@ -92,6 +96,8 @@ class Reason(StrEnum):
     """scaling.mode is External."""
     FIXED = "Fixed"
     """scaling.mode is Off."""
+    OBSERVING = "Observing"
+    """scaling.mode is Observe: the number that Internal would choose is shown, and not followed."""
 
     # Whether the pods keep up.
     SATURATED = "Saturated"
@@ -115,6 +121,8 @@ class GateReason(StrEnum):
     """Fewer pods serve than before, or fewer may be closed: the least pressed come back early."""
     SATURATED = "Saturated"
     """The whole service is overloaded: no pod is kept out of traffic."""
+    OTHER_VECTORS = "OtherVectors"
+    """The pod computes other vectors than the service's, although spec.model is the same."""
     GATES_OFF = "GatesOff"
     """readiness.mode is Off."""
     SERVICE_DELETED = "ServiceDeleted"
@@ -130,6 +138,10 @@ class EventReason(StrEnum):
     """Something is wrong that was not before; the note starts with the condition's reason."""
     SCALED = "Scaled"
     ROLLOUT_STARTED = "RolloutStarted"
+    ROLLOUT_REPLACES = "RolloutReplaces"
+    """No node has room for one more pod: old ones go before new ones come, until the rollout is over."""
+    MODEL_CHANGED = "ModelChanged"
+    """Pods compute other vectors than before, as spec.model asks for."""
     GATE_CLOSED = "GateClosed"
     """An overloaded pod is taken out of traffic; the note says which and with what numbers."""
     GATE_OPENED = "GateOpened"
@@ -150,6 +162,8 @@ PROBLEMS = frozenset({
     Reason.OUT_OF_MEMORY,
     Reason.PODS_NOT_CREATED,
     Reason.PROGRESS_DEADLINE_EXCEEDED,
+    Reason.FINGERPRINT_CHANGED,
+    Reason.SERVICE_MONITOR_UNAVAILABLE,
     Reason.NAME_CONFLICT,
     Reason.APPLY_FAILED,
     Reason.NO_SERVER_IMAGE,

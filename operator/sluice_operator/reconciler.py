@@ -14,7 +14,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from sluice_operator import drift, manifests, metrics, observe, plan, readiness, saturation, spec
+from sluice_operator import drift, manifests, metrics, observe, plan, readiness, saturation, spec, status
+from sluice_operator.kube import KubeError
 from sluice_operator.load import LoadWindow
 from sluice_operator.pressure import PressureWindow, Thresholds
 from sluice_operator.values import Child, Observation, Report
@@ -34,12 +35,14 @@ log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 
-_CHILD_KINDS = ("Deployment", "Service", "PodDisruptionBudget")
+_CHILD_KINDS = ("Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy")
 _LEAST_PAUSE_SECONDS = 0.1
 """Changes that come together are looked at together."""
 _RECHECK_SECONDS = 30.0
 """How often an object that stands in the way, or that was refused, is looked at again."""
 _MOST_BACKOFF_SECONDS = 60.0
+_MOST_API_BACKOFF_SECONDS = 5.0
+"""The API server comes back for all services at once, and pods wait for their gates then."""
 
 
 class Reconciler:
@@ -74,6 +77,7 @@ class Reconciler:
         self._pressure = PressureWindow()
         self._applied: dict[ChildKey, Applied] = {}
         self._foreign: dict[ChildKey, tuple[float, Child | None]] = {}
+        self._served: dict[str, tuple[float, bool]] = {}
         self._trouble: Trouble | None = None
         self._refused_at = float("-inf")
         self._generation: int | None = None
@@ -92,11 +96,18 @@ class Reconciler:
             self._woken.clear()
             try:
                 goes_on = await self.round()
+            except KubeError as error:
+                failures += 1
+                metrics.RECONCILES.labels(outcome="unavailable").inc()
+                log.warning("a round was cut short, number %d in a row: %s", failures, error, extra=self._about())
+                longest = _MOST_BACKOFF_SECONDS if error.is_refusal else _MOST_API_BACKOFF_SECONDS
+                await asyncio.sleep(max(_backoff(failures, longest), error.retry_after_seconds))
+                continue
             except Exception:
                 failures += 1
                 metrics.RECONCILES.labels(outcome="error").inc()
                 log.exception("a round failed, number %d in a row", failures, extra=self._about())
-                await asyncio.sleep(_backoff(failures))
+                await asyncio.sleep(_backoff(failures, _MOST_BACKOFF_SECONDS))
                 continue
             failures = 0
             metrics.RECONCILES.labels(outcome="ok").inc()
@@ -132,6 +143,7 @@ class Reconciler:
             return True
         now = time.monotonic()
         observation = await self._observe(resource, now)
+        observation = replace(observation, missing_kinds=await self._missing_kinds(service, now))
         children = await self._children(service, observation)
         decision = plan.decide(
             service,
@@ -193,6 +205,7 @@ class Reconciler:
     def _load_at(self, observation: Observation) -> Load:
         """The load, measured once per poll: other rounds in between reuse it."""
         if self._load is None or self._polled_at == observation.now:
+            self._load_window.recall(status.capacity(observation.status))
             self._load = self._load_window.observe(observation.live_pods, observation.now)
         return self._load
 
@@ -201,18 +214,42 @@ class Reconciler:
         bodies = {drift.key_of(b): b for b in self._store.owned(self.key, *_CHILD_KINDS)}
         known = set(manifests.child_names(service.name))
         found = {k: observe.child(b, service.name, service.uid) for k, b in bodies.items() if k in known}
+        asked = manifests.wanted_names(service)
         for key in known - found.keys():
             checked_at, child = self._foreign.get(key, (float("-inf"), None))
-            if observation.now - checked_at > _RECHECK_SECONDS:
-                body = await self._kube.get(key[0], service.namespace, key[1])
+            # What the spec does not ask for is looked for once, and watched if it is ours and can be watched.
+            is_due = observation.now - checked_at > _RECHECK_SECONDS and (key in asked or key not in self._foreign)
+            if is_due:
+                body = await self._look_up(service, key)
                 child = None if body is None else observe.child(body, service.name, service.uid)
                 self._foreign[key] = (observation.now, child)
             if child is not None:
                 found[key] = child
         return found
 
+    async def _look_up(self, service: EmbeddingService, key: ChildKey) -> Json | None:
+        try:
+            return await self._kube.get(key[0], service.namespace, key[1])
+        except KubeError as error:
+            # An operator installed without the right to such objects has made none.
+            if key[0] in manifests.UNWATCHED and error.is_refusal:
+                return None
+            raise
+
+    async def _missing_kinds(self, service: EmbeddingService, now: float) -> frozenset[str]:
+        """Kinds that the spec asks for and a cluster may not have, looked for now and then."""
+        for kind in manifests.optional_kinds(service.spec):
+            checked_at, _ = self._served.get(kind, (float("-inf"), False))
+            if now - checked_at > _RECHECK_SECONDS:
+                self._served[kind] = (now, await self._kube.serves(kind))
+        return frozenset(k for k in manifests.optional_kinds(service.spec) if not self._served[k][1])
+
     def _take_in(self, outcome: Outcome, now: float) -> None:
         self._applied.update(outcome.applied)
+        for key in {*outcome.applied, *outcome.deleted}:
+            self._foreign.pop(key, None)
+        for key in outcome.deleted:
+            self._applied.pop(key, None)
         if outcome.wrote_status:
             self._status_written_at = now
         if outcome.did_apply:
@@ -223,12 +260,15 @@ class Reconciler:
 
     def _export(self, service: EmbeddingService, observation: Observation, decision: plan.Plan) -> None:
         names = {"namespace": service.namespace, "service": service.name}
-        status = decision.status or observation.status
-        load = status.get("load", {})
-        metrics.DESIRED_REPLICAS.labels(**names).set(status.get("desiredReplicas", 0))
-        metrics.READY_REPLICAS.labels(**names).set(status.get("readyReplicas", 0))
-        metrics.CLOSED_GATES.labels(**names).set(status.get("gates", {}).get("closed", 0))
-        metrics.SATURATED.labels(**names).set(saturation.Before.of(status).holds)
+        said = decision.status or observation.status
+        load = said.get("load", {})
+        desired = said.get("desiredReplicas", 0)
+        advised = said.get("scaling", {}).get("recommendedReplicas", desired)
+        metrics.DESIRED_REPLICAS.labels(**names).set(desired)
+        metrics.RECOMMENDED_REPLICAS.labels(**names).set(advised)
+        metrics.READY_REPLICAS.labels(**names).set(said.get("readyReplicas", 0))
+        metrics.CLOSED_GATES.labels(**names).set(said.get("gates", {}).get("closed", 0))
+        metrics.SATURATED.labels(**names).set(saturation.Before.of(said).holds)
         metrics.DRAIN_SECONDS.labels(**names).set(load.get("drainMilliseconds", float("nan")) / 1000)
         metrics.QUEUED_TOKENS.labels(**names).set(load.get("queuedTokens", float("nan")))
         metrics.OFFERED_RATE.labels(**names).set(load.get("offeredRate", float("nan")))
@@ -237,7 +277,7 @@ class Reconciler:
         return {"namespace": self.key[0], "service": self.key[1]}
 
 
-def _backoff(failures: int) -> float:
-    """0.5 s, doubling up to a minute, with jitter so that services do not come back together."""
-    longest: float = min(_MOST_BACKOFF_SECONDS, 0.5 * 2.0 ** min(failures - 1, 10))
+def _backoff(failures: int, most_seconds: float) -> float:
+    """0.5 s, doubling up to a bound, with jitter so that services do not come back together."""
+    longest: float = min(most_seconds, 0.5 * 2.0 ** min(failures - 1, 10))
     return longest * (0.5 + random.random() / 2)  # noqa: S311 - spreads retries, keeps no secret

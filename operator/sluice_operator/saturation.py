@@ -7,12 +7,14 @@ enough pods are above openBelowPercent, and not before minHoldSeconds.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from sluice_operator.conditions import Condition
 from sluice_operator.reasons import ConditionType, Reason
+from sluice_operator.scaling import POD_LOAD
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,13 +40,30 @@ class Before:
         return cls(condition["status"] == "True", datetime.fromisoformat(condition["lastTransitionTime"]))
 
 
-def budget(pods: int, spec: ReadinessSpec) -> int:
-    """How many of so many serving pods may be closed at most; one always stays open."""
-    return max(0, min(pods - 1, pods * spec.max_closed_percent // 100))
+def budget(pods: int, spec: ReadinessSpec, pods_worth: float | None = None) -> int:
+    """How many of so many serving pods may be closed at most; one always stays open.
+
+    So many stay open that they can compute what clients ask for: with fewer, closed pods would drain while open ones
+    overload, and all would take turns in it.
+
+    Args:
+        pods: that serve.
+        spec: the largest share.
+        pods_worth: what clients ask for, in pods; None while unknown.
+    """
+    spare = pods if pods_worth is None else math.floor(pods - pods_worth / POD_LOAD)
+    return max(0, min(pods - 1, pods * spec.max_closed_percent // 100, spare))
 
 
 def assess(
-    fleet: Sequence[Pressure], spec: ReadinessSpec, before: Before, *, heard: int, asked: int, now: datetime
+    fleet: Sequence[Pressure],
+    spec: ReadinessSpec,
+    before: Before,
+    *,
+    heard: int,
+    asked: int,
+    now: datetime,
+    pods_worth: float | None = None,
 ) -> Condition:
     """The condition Saturated.
 
@@ -55,6 +74,7 @@ def assess(
         heard: pods that answered lately.
         asked: pods that should have.
         now: wall time.
+        pods_worth: what clients ask for, in pods; None while unknown.
     """
     if heard * 2 < asked:
         return _said(before.holds, Reason.METRICS_STALE, f"as before: only {heard} of {asked} pods answered")
@@ -62,7 +82,7 @@ def assess(
     if not fleet:
         still = before.holds and is_held
         return _said(still, Reason.SATURATED if still else Reason.NOT_SERVING, "no pod serves")
-    allowed = budget(len(fleet), spec)
+    allowed = budget(len(fleet), spec, pods_worth)
     limits = fleet[-1].limits
     overloaded = sum(p.is_overloaded or _is_out(p) for p in fleet)
     if overloaded > allowed:

@@ -26,11 +26,37 @@ class _Part(BaseModel):
     )
 
 
-class SecretKeyRef(_Part):
-    """A key of a Secret of the service's own namespace."""
+class CredentialsSecretRef(_Part):
+    """A Secret of the service's own namespace; `key` names its one key for the hub."""
 
     name: str
-    key: str
+    key: str | None = None
+
+
+class ObjectStore(_Part):
+    """Where the object store of an s3:// model is."""
+
+    endpoint: str | None = None
+    region: str | None = None
+
+
+class EmptyDirCache(_Part):
+    """Each pod downloads for itself."""
+
+    size_limit: str | int | None = None
+
+
+class ClaimCache(_Part):
+    """Pods share an existing claim."""
+
+    claim_name: str
+
+
+class CacheSpec(_Part):
+    """Where downloads are kept."""
+
+    empty_dir: EmptyDirCache | None = None
+    persistent_volume_claim: ClaimCache | None = None
 
 
 class ModelSpec(_Part):
@@ -43,7 +69,10 @@ class ModelSpec(_Part):
     pooling: str
     exclude_tokens: tuple[str, ...] = ()
     max_input_tokens: int | None = None
-    credentials_secret_ref: SecretKeyRef | None = None
+    fingerprint: str | None = None
+    credentials_secret_ref: CredentialsSecretRef | None = None
+    s3: ObjectStore | None = None
+    cache: CacheSpec
 
 
 class ThroughputBackpressure(_Part):
@@ -87,7 +116,7 @@ class ServerSpec(_Part):
 class ScalingSpec(_Part):
     """Who decides the number of pods."""
 
-    mode: Literal["Internal", "External", "Off"]
+    mode: Literal["Internal", "External", "Observe", "Off"]
     min_replicas: int
     max_replicas: int
     target_drain_milliseconds: int
@@ -104,8 +133,37 @@ class ReadinessSpec(_Part):
     max_closed_percent: int
 
 
+class DisruptionBudgetSpec(_Part):
+    """How many pods a drain of nodes may take away at once."""
+
+    mode: Literal["Auto", "Off"]
+    max_unavailable: int
+
+
+class NetworkPolicySpec(_Part):
+    """Who may connect to the pods; peers are passed on as they are."""
+
+    enabled: bool
+    allowed: Annotated[tuple[dict[str, Any], ...], Field(alias="from")] = ()
+    monitoring_from: tuple[dict[str, Any], ...] = ()
+
+
 def _or_empty(value: Json | None) -> Json:
     return value or {}
+
+
+class ServiceMonitorSpec(_Part):
+    """How Prometheus finds the pods' metrics."""
+
+    enabled: bool
+    interval_seconds: int
+    labels: Annotated[dict[str, str], BeforeValidator(_or_empty)] = {}
+
+
+class MonitoringSpec(_Part):
+    """How the pods' metrics are collected."""
+
+    service_monitor: ServiceMonitorSpec
 
 
 class PodMetadata(_Part):
@@ -122,6 +180,9 @@ class ServiceSpec(_Part):
     server: ServerSpec
     scaling: ScalingSpec
     readiness: ReadinessSpec
+    disruption_budget: DisruptionBudgetSpec
+    network_policy: NetworkPolicySpec
+    monitoring: MonitoringSpec
     replicas: int | None = None
     resources: dict[str, Any] | None = None
     node_selector: dict[str, str] | None = None
@@ -130,6 +191,7 @@ class ServiceSpec(_Part):
     topology_spread_constraints: tuple[dict[str, Any], ...] = ()
     priority_class_name: str | None = None
     runtime_class_name: str | None = None
+    service_account_name: str | None = None
     image_pull_secrets: tuple[dict[str, str], ...] = ()
     pod_metadata: PodMetadata = PodMetadata()
     env: tuple[dict[str, Any], ...] = ()

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sluice_operator import manifests
+from sluice_operator.load import Capacity, Load
 from sluice_operator.reasons import PROBLEMS, ConditionType, EventReason, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
-    from sluice_operator.load import Load
+    from sluice_operator.scaling import ScalingDecision
     from sluice_operator.spec import EmbeddingService
     from sluice_operator.values import Health, Observation
 
@@ -36,7 +37,14 @@ class Event:
 
 
 def build(
-    service: EmbeddingService, observation: Observation, load: Load, desired: int, conditions: list[Json]
+    service: EmbeddingService,
+    observation: Observation,
+    load: Load,
+    desired: int,
+    conditions: list[Json],
+    *,
+    model: Json,
+    advice: ScalingDecision | None,
 ) -> Json:
     """The status as it is now; what is unknown is left out."""
     live = observation.live_pods
@@ -56,12 +64,37 @@ def build(
     measured = _load(healths, load)
     if measured:
         status["load"] = measured
-    model = _model(healths) or observation.status.get("model")
     if model:
         status["model"] = model
-    if "scaling" in observation.status:
-        status["scaling"] = observation.status["scaling"]
+    known = _scaling(observation.status.get("scaling", {}), load, advice)
+    if known:
+        status["scaling"] = known
     return status
+
+
+def capacity(status: Json) -> Capacity | None:
+    """What one pod computes, as an operator before this one measured it."""
+    known = status.get("scaling", {})
+    rate = known.get("tokensPerSecondPerPod")
+    return None if rate is None else Capacity(float(rate), known.get("measuredOn"))
+
+
+def advised(status: Json) -> int | None:
+    """The number of pods that was advised last, and not followed."""
+    known: int | None = status.get("scaling", {}).get("recommendedReplicas")
+    return known
+
+
+def _scaling(before: Json, load: Load, advice: ScalingDecision | None) -> Json:
+    measured = load.measured
+    known = {
+        "last": before.get("last"),
+        "tokensPerSecondPerPod": None if measured is None else _rounded(measured.tokens_per_second),
+        "measuredOn": None if measured is None else measured.template_hash,
+        "recommendedReplicas": None if advice is None else advice.replicas,
+        "recommendation": None if advice is None else advice.message,
+    }
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def scaling_record(before: int | None, after: int, reason: str, at: datetime) -> Json:
@@ -109,7 +142,8 @@ def _saturation(was: Json, now: Json) -> list[Event]:
 def _essence(status: Json) -> Json:
     """The status without load and wording."""
     conditions = [(c["type"], c["status"], c["reason"]) for c in status.get("conditions", [])]
-    return {**status, "load": None, "conditions": conditions}
+    scaling = {k: v for k, v in status.get("scaling", {}).items() if k in {"last", "recommendedReplicas"}}
+    return {**status, "load": None, "conditions": conditions, "scaling": scaling}
 
 
 def _by_type(conditions: Iterable[Json]) -> dict[str, Json]:
@@ -131,15 +165,3 @@ def _load(healths: list[Health], load: Load) -> Json:
 def _rounded(value: float) -> int:
     """Two significant digits: a person reads no more, and noise causes no writes."""
     return round(float(f"{value:.2g}"))
-
-
-def _model(healths: list[Health]) -> Json:
-    loaded = next((h for h in healths if h.phase == "serving"), None)
-    if loaded is None:
-        return {}
-    said = {
-        "dimension": loaded.dimension,
-        "revision": loaded.model_revision,
-        "fingerprint": loaded.model_fingerprint,
-    }
-    return {name: value for name, value in said.items() if value is not None}

@@ -49,6 +49,9 @@ class Supervisor:
         self._acts = False
         metrics.ACTS.set(0)
         tasks = [task for _, task in self._running.values()]
+        for key in self._running:
+            # Whoever acts next tells how the services are; two that tell would contradict each other.
+            metrics.forget_service(*key)
         self._running.clear()
         for task in tasks:
             task.cancel()

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 GATE = "sluice.dev/accepting"
 """Type of the pod condition that is the readiness gate."""
+DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
+"""Annotation of pods by which ReplicaSets choose those that go first."""
+_NOT_FOR_LOAD = {GateReason.SERVING, GateReason.OTHER_VECTORS}
+"""Reasons of a gate that no overload has moved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,14 @@ class Pod:
     """When the gate was last opened or closed."""
     gate_reason: str | None = None
     """A `GateReason`, or whatever someone else has written."""
+    model_declaration: str | None = None
+    """What its spec said about whose vectors these are; see `pod_template.declaration`."""
+    unscheduled_since: datetime | None = None
+    """Since when the scheduler finds no node for it."""
+    requests: tuple[tuple[str, str], ...] = ()
+    """What the scheduler sets aside for the server's container: resource and quantity."""
+    deletion_cost: int | None = None
+    """Its controller.kubernetes.io/pod-deletion-cost."""
     report: Report | None = None
     """None where the pod has not answered lately: not asked yet, silent, or speaking garbage."""
 
@@ -93,7 +105,7 @@ class Pod:
     @property
     def is_gated(self) -> bool:
         """Able to serve, and out of traffic by its gate alone, or just back and the kubelet has yet to say so."""
-        was_taken_out = self.gate_is_open is not None and self.gate_reason != GateReason.SERVING
+        was_taken_out = self.gate_is_open is not None and self.gate_reason not in _NOT_FOR_LOAD
         return self.has_gate and was_taken_out and self.containers_ready and not self.is_ready
 
 
@@ -138,6 +150,8 @@ class Observation:
     wall_time: datetime
     apply_trouble: Trouble | None = None
     """What the API server said when a child was last applied."""
+    missing_kinds: frozenset[str] = frozenset()
+    """Kinds of children that the spec asks for and this cluster does not have."""
 
     @property
     def live_pods(self) -> tuple[Pod, ...]:

@@ -63,10 +63,25 @@ def embedding_service(name: str, *, uri: str, replicas: int = 1) -> dict[str, An
 
 
 @dataclass(slots=True)
-class SteadyClient:
+class RunningClient:
     """A client pod that asks all the time; what became of its requests is known once it is stopped."""
 
+    kubectl: Kubectl
+    pod: str
     outcomes: Counter[str] = field(default_factory=Counter)
+
+    def log(self) -> str:
+        return self.kubectl.run("logs", self.pod)
+
+    def first(self, code: str, *, within_seconds: float) -> float:
+        """When a request first ended so, in seconds since the epoch."""
+        line = self.kubectl.eventually(
+            lambda: next((one for one in self.log().splitlines() if one.startswith(f"FIRST {code} ")), None),
+            lambda found: found is not None,
+            within_seconds=within_seconds,
+            what=f"{code} at {self.pod}",
+        )
+        return float(line.split()[2])
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,24 +113,33 @@ class Service:
             self.kubectl.run("delete", "pod", pod, "--grace-period=0", "--force", "--wait=false")
 
     @contextlib.contextmanager
-    def steady_client(self, *, max_seconds: int = 400) -> Iterator[SteadyClient]:
+    def steady_client(self, *, max_seconds: int = 400) -> Iterator[RunningClient]:
         """Requests without a pause over the headless Service while the block runs."""
-        client = SteadyClient()
-        pod = self._start_client("steady.py", {"MAX_SECONDS": str(max_seconds)}, f"dns:///{self.name}-headless:50051")
-        try:
-            self.kubectl.eventually(
-                lambda: self.kubectl.run("logs", pod),
-                lambda log: "STARTED" in log,
-                within_seconds=90,
-                what="steady client",
-            )
+        with self._client("steady.py", {"MAX_SECONDS": str(max_seconds)}, self._headless) as client:
+            self.kubectl.eventually(client.log, lambda log: "STARTED" in log, within_seconds=90, what="steady client")
             yield client
-            self.kubectl.run("exec", pod, "--", "python", "-c", "import os, signal; os.kill(1, signal.SIGTERM)")
-            self._wait_for_phase(pod, {"Succeeded"})
-            log = self.kubectl.run("logs", pod)
-            client.outcomes.update(json.loads(log.splitlines()[-1]))
+
+    @contextlib.contextmanager
+    def flood(self, *, threads: int, target: str | None = None, max_seconds: int = 300) -> Iterator[RunningClient]:
+        """More than can be computed, at all pods or at one target, while the block runs."""
+        environment = {"THREADS": str(threads), "MAX_SECONDS": str(max_seconds)}
+        with self._client("flood.py", environment, target or self._headless) as client:
+            yield client
+
+    @property
+    def _headless(self) -> str:
+        return f"dns:///{self.name}-headless:50051"
+
+    @contextlib.contextmanager
+    def _client(self, script: str, environment: dict[str, str], target: str) -> Iterator[RunningClient]:
+        client = RunningClient(self.kubectl, self._start_client(script, environment, target))
+        try:
+            yield client
+            self.kubectl.run("exec", client.pod, "--", "python", "-c", "import os, signal; os.kill(1, signal.SIGTERM)")
+            self._wait_for_phase(client.pod, {"Succeeded"})
+            client.outcomes.update(json.loads(client.log().splitlines()[-1]))
         finally:
-            self.kubectl.run("delete", "pod", pod, "--grace-period=0", "--force", "--wait=false")
+            self.kubectl.run("delete", "pod", client.pod, "--grace-period=0", "--force", "--wait=false")
 
     def _start_client(self, script: str, environment: dict[str, str], target: str) -> str:
         name = f"client-{Path(script).stem.replace('_', '-')}-{os.urandom(3).hex()}"

@@ -107,7 +107,7 @@ class Kubectl:
 
 def condition(resource: dict[str, Any], kind: str) -> dict[str, Any]:
     """One condition of a resource's status; an unknown one where it does not stand there yet."""
-    conditions = resource.get("status", {}).get("conditions", [])
+    conditions = resource.get("status", {}).get("conditions") or []
     return next(
         (c for c in conditions if c["type"] == kind),
         {"type": kind, "status": "Unknown", "reason": "", "message": ""},

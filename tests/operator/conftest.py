@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from dev.cluster.processes import Processes
 from tests.e2e.kubectl import Kubectl, condition
 from tests.operator.builders import ROOT
 from tests.operator.kubelet import Kubelet, Script
@@ -21,10 +24,21 @@ from tests.operator.kubelet import Kubelet, Script
 
 @dataclass(frozen=True, slots=True)
 class ControlPlane:
-    """Where the API server is, as an administrator."""
+    """Where the API server is, as an administrator; its daemons can be killed, and mended."""
 
+    state: Path
     kubeconfig: Path
     kubectl_binary: Path
+
+    def kill(self, daemon: str) -> None:
+        """SIGKILL, and nobody starts it anew."""
+        found = Processes(self.state).identity(daemon)
+        assert found is not None, f"{daemon} does not run"
+        os.kill(found.pid, signal.SIGKILL)
+
+    def mend(self) -> None:
+        """Starts what does not run; returns once the API server is ready."""
+        _dev_cluster("up", "--mode", "control-plane", "--state-dir", str(self.state))
 
     def kubectl(self, namespace: str) -> Kubectl:
         return Kubectl(self.kubectl_binary, self.kubeconfig, namespace)
@@ -37,9 +51,10 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlP
     _dev_cluster("up", "--mode", "control-plane", "--state-dir", str(state))
     try:
         facts = json.loads((state / "cluster.json").read_text())
-        plane = ControlPlane(Path(facts["kubeconfig"]), Path(facts["kubectl"]))
+        plane = ControlPlane(state, Path(facts["kubeconfig"]), Path(facts["kubectl"]))
         kubectl = plane.kubectl("default")
         kubectl.run("apply", "--server-side", "-f", str(ROOT / "crds"))
+        # Not `kubectl wait`: it fails where the CRD has no conditions yet.
         kubectl.eventually(
             lambda: kubectl.get("crd", "embeddingservices.sluice.dev"),
             lambda crd: condition(crd, "Established")["status"] == "True", within_seconds=30, what="the CRD",
@@ -94,13 +109,29 @@ class OperatorProcess:
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        """Returns once it acts."""
+        self.launch()
+        self.wait_until("acts")
+
+    def launch(self) -> None:
+        """Returns at once."""
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(self.command, env=self.environment, stdout=log, stderr=log, cwd=ROOT)
-        deadline = time.monotonic() + 30
-        while not self._acts():
+
+    def wait_until(self, fact: str, within_seconds: float = 30) -> float:
+        """Waits until it says so of itself; returns how many seconds that took."""
+        began = time.monotonic()
+        while not self.health("/readyz").get(fact):
+            assert self.process is not None
             assert self.process.poll() is None, self.log()
-            assert time.monotonic() < deadline, self.log()
+            assert time.monotonic() < began + within_seconds, f"no {fact} in {within_seconds} s:\n{self.log()}"
             time.sleep(0.1)
+        return time.monotonic() - began
+
+    def send(self, number: signal.Signals) -> None:
+        """A signal, such as SIGKILL; whatever comes of it is not waited for."""
+        assert self.process is not None
+        self.process.send_signal(number)
 
     def stop(self) -> None:
         if self.process is not None:
@@ -143,19 +174,23 @@ class OperatorProcess:
                 return
             assert time.monotonic() < deadline, self.log()
 
-    def _acts(self) -> bool:
+    def health(self, path: str = "/healthz") -> dict[str, Any]:
+        """What it says of itself; nothing where it does not answer."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/healthz", timeout=2) as answer:
-                return bool(json.loads(answer.read())["acts"])
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=2) as answer:
+                return json.loads(answer.read()) | {"status": answer.status}
+        except urllib.error.HTTPError as refusal:
+            with refusal:
+                return json.loads(refusal.read()) | {"status": refusal.code}
         except OSError:
-            return False
+            return {}
 
 
 @pytest.fixture
-def operator(
+def new_operator(
     control_plane: ControlPlane, kubelet: Kubelet, kubectl: Kubectl, helm: Path, tmp_path: Path
-) -> Iterator[OperatorProcess]:
-    """The operator for the test's namespace alone, with the rights that the chart gives it and no others."""
+) -> Iterator[Callable[..., OperatorProcess]]:
+    """Makes operators for the test's namespace alone, with the rights that the chart gives them and no others."""
     chart = [str(helm), "template", "sluice", str(ROOT / "charts/sluice"), "--kube-version=1.34.4",
              f"--namespace={kubectl.namespace}", f"--set=watchNamespaces={{{kubectl.namespace}}}"]  # fmt: skip
     rendered = subprocess.run(chart, capture_output=True, text=True, timeout=60, check=True).stdout
@@ -164,21 +199,37 @@ def operator(
     token = kubectl.run("create", "token", "sluice-operator").strip()
     kubeconfig = tmp_path / "kubeconfig"
     kubeconfig.write_text(yaml.safe_dump(_with_token(yaml.safe_load(control_plane.kubeconfig.read_text()), token)))
-    port = 20000 + os.getpid() % 20000
-    operator = OperatorProcess(
-        command=[sys.executable, "-m", "sluice_operator"],
-        environment={
-            **os.environ, "KUBECONFIG": str(kubeconfig), "WATCH_NAMESPACES": kubectl.namespace,
-            "SERVER_IMAGE": "sluice-server:test", "POLL_INTERVAL_SECONDS": "0.3", "POLL_TIMEOUT_SECONDS": "0.5",
-            "STALE_AFTER_SECONDS": "2", "HTTP_HOST": "127.0.0.1", "HTTP_PORT": str(port), "LOG_FORMAT": "text",
-        },
-        log_file=tmp_path / "operator.log",
-        port=port,
-    )  # fmt: skip
+    made: list[OperatorProcess] = []
+
+    def make(**environment: str) -> OperatorProcess:
+        port = 20000 + (os.getpid() + len(made)) % 20000
+        one = OperatorProcess(
+            command=[sys.executable, "-m", "sluice_operator"],
+            environment={
+                **os.environ, "KUBECONFIG": str(kubeconfig), "WATCH_NAMESPACES": kubectl.namespace,
+                "SERVER_IMAGE": "sluice-server:test", "POLL_INTERVAL_SECONDS": "0.3", "POLL_TIMEOUT_SECONDS": "0.5",
+                "STALE_AFTER_SECONDS": "2", "HTTP_HOST": "127.0.0.1", "HTTP_PORT": str(port), "LOG_FORMAT": "text",
+                "LEASE_NAMESPACE": kubectl.namespace, "IDENTITY": f"operator-{len(made)}", **environment,
+            },
+            log_file=tmp_path / f"operator-{len(made)}.log",
+            port=port,
+        )  # fmt: skip
+        made.append(one)
+        return one
+
+    yield make
+    for one in made:
+        one.stop()
+    for one in made:
+        assert "Traceback" not in one.log(), one.log()
+
+
+@pytest.fixture
+def operator(new_operator: Callable[..., OperatorProcess]) -> OperatorProcess:
+    """The one operator of a test."""
+    operator = new_operator()
     operator.start()
-    yield operator
-    operator.stop()
-    assert "Traceback" not in operator.log(), operator.log()
+    return operator
 
 
 @dataclass(slots=True)

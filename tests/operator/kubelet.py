@@ -5,6 +5,7 @@ The API server, the scheduler and the controllers are real. Here pods only get a
 """
 
 import json
+import os
 import threading
 import time
 from collections import defaultdict
@@ -16,10 +17,14 @@ from typing import Any
 
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
+from urllib3.exceptions import HTTPError
 
 from tests.operator.builders import health_document
 
 NODE = "loopback"
+_TIMEOUT_SECONDS = 10
+_NETWORK = f"127.{16 + os.getpid() % 200}"
+"""Its pods are on loopback, apart from those of other test runs on this machine."""
 Document = dict[str, Any]
 Answer = Callable[[], Document | bytes | None]
 """A document, raw bytes, or None for a connection that hangs."""
@@ -33,6 +38,8 @@ class Script:
     by_pod: dict[str, Document | bytes | None] = field(default_factory=dict)
     container_state: dict[str, Any] | None = None
     """A container status to report instead of a running container."""
+    cut_off: set[str] = field(default_factory=set)
+    """Pods that are well, as the kubelet sees them, and that the operator cannot reach."""
 
     def answer(self, pod: str) -> Document | bytes | None:
         return self.by_pod.get(pod, self.health)
@@ -45,6 +52,8 @@ class Kubelet:
         self._core = client.CoreV1Api(config.new_client_from_config(str(kubeconfig)))
         self.scripts: dict[str, Script] = defaultdict(Script)
         self.failures: list[Exception] = []
+        self.may_fail = False
+        """Whether a test has taken the API server away."""
         self._servers: dict[str, ThreadingHTTPServer] = {}
         self._addresses = 0
         self._stopped = threading.Event()
@@ -66,7 +75,7 @@ class Kubelet:
             try:
                 self._heartbeat()
                 pods = self._core.list_pod_for_all_namespaces(
-                    field_selector=f"spec.nodeName={NODE}", _preload_content=False, _request_timeout=10
+                    field_selector=f"spec.nodeName={NODE}", _preload_content=False, _request_timeout=_TIMEOUT_SECONDS
                 )
                 bodies = json.loads(pods.data)["items"]
                 for uid in self._servers.keys() - {b["metadata"]["uid"] for b in bodies}:
@@ -74,7 +83,10 @@ class Kubelet:
                 for body in bodies:
                     self._sync(body)
             except ApiException as error:
-                if error.status not in {404, 409}:
+                if error.status not in {404, 409} and not self.may_fail:
+                    self.failures.append(error)
+            except HTTPError as error:
+                if not self.may_fail:
                     self.failures.append(error)
 
     def _heartbeat(self) -> None:
@@ -85,28 +97,32 @@ class Kubelet:
                  "lastHeartbeatTime": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}  # fmt: skip
         capacity = {"cpu": "64", "memory": "256Gi", "pods": "500"}
         self._core.patch_node_status(
-            NODE, {"status": {"conditions": [ready], "capacity": capacity, "allocatable": capacity}}
+            NODE,
+            {"status": {"conditions": [ready], "capacity": capacity, "allocatable": capacity}},
+            _request_timeout=_TIMEOUT_SECONDS,
         )
-        self._core.patch_node(NODE, {"spec": {"taints": None}})
+        self._core.patch_node(NODE, {"spec": {"taints": None}}, _request_timeout=_TIMEOUT_SECONDS)
 
     def _sync(self, body: dict[str, Any]) -> None:
         metadata = body["metadata"]
         name, namespace, uid = metadata["name"], metadata["namespace"], metadata["uid"]
         if "deletionTimestamp" in metadata:
-            self._core.delete_namespaced_pod(name, namespace, grace_period_seconds=0)
+            self._core.delete_namespaced_pod(name, namespace, grace_period_seconds=0, _request_timeout=_TIMEOUT_SECONDS)
             return
         script = self.scripts[namespace]
         status = body["status"]
         if script.container_state is None and uid not in self._servers:
             self._addresses += 1
-            address = f"127.77.{self._addresses // 250}.{self._addresses % 250 + 1}"
-            self._servers[uid] = _serve(address, lambda: script.answer(name))
+            address = f"{_NETWORK}.{self._addresses // 250}.{self._addresses % 250 + 1}"
+            self._servers[uid] = _serve(address, lambda: None if name in script.cut_off else script.answer(name))
         wanted = self._status(body, script, uid)
         current = {c["type"]: c["status"] for c in status.get("conditions", [])}
         is_right = all(current.get(c["type"]) == c["status"] for c in wanted["conditions"])
         if is_right and status.get("phase") == wanted["phase"] and status.get("containerStatuses") is not None:
             return
-        self._core.patch_namespaced_pod_status(name, namespace, {"metadata": {"uid": uid}, "status": wanted})
+        self._core.patch_namespaced_pod_status(
+            name, namespace, {"metadata": {"uid": uid}, "status": wanted}, _request_timeout=_TIMEOUT_SECONDS
+        )
 
     def _status(self, body: dict[str, Any], script: Script, uid: str) -> dict[str, Any]:
         answer = script.answer(body["metadata"]["name"])

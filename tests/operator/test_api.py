@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import yaml
+from sluice_operator import metrics
 
 from tests.e2e.kubectl import Kubectl
-from tests.operator.builders import CRD, SCHEMA, resource
+from tests.operator.builders import CRD, ROOT, SCHEMA, resource
 from tests.operator.conftest import ControlPlane
 
 
@@ -48,14 +50,60 @@ def test_the_names_of_the_resource() -> None:
 
 REFUSED = {
     "min-above-max": ({"scaling": {"minReplicas": 5, "maxReplicas": 2}}, r"minReplicas.*maxReplicas.*raise"),
-    "unknown-scheme": ({"model": {"uri": "ftp://models/minilm"}}, r"hf://.*pvc://.*file://"),
+    "unknown-scheme": ({"model": {"uri": "ftp://models/minilm"}}, r"hf://.*s3://.*pvc://.*file://"),
+    "bucket-without-name": ({"model": {"uri": "s3:///minilm"}}, r"s3://bucket/folder"),
+    "branch-of-a-store": ({"model": {"uri": "s3://b-1/m", "revision": "main"}}, r"16 hexadecimal digits.*copy them"),
+    "one-key-for-a-store": (
+        {"model": {"uri": "s3://b-1/m", "credentialsSecretRef": {"name": "s", "key": "k"}}},
+        r"leave it out for s3://, whose Secret has the keys AWS_ACCESS_KEY_ID",
+    ),
+    "store-of-a-hub": ({"model": {"uri": "hf://o/m", "s3": {"region": "x"}}}, r"leave it out unless.*s3://"),
+    "endpoint-with-bucket": (
+        {"model": {"uri": "s3://b-1/m", "s3": {"endpoint": "http://minio/bucket"}}},
+        r"http://host\[:port\].*the bucket belongs into model.uri",
+    ),
+    "two-caches": (
+        {"model": {"uri": "hf://o/m", "cache": {"emptyDir": {}, "persistentVolumeClaim": {"claimName": "c"}}}},
+        r"either emptyDir.*or persistentVolumeClaim.*remove one",
+    ),
+    "downloads-of-a-claim": (
+        {"model": {"uri": "pvc://c/m", "cache": {"persistentVolumeClaim": {"claimName": "d"}}}},
+        r"nothing is downloaded for pvc://",
+    ),
+    "fingerprint-of-words": ({"model": {"uri": "hf://o/m", "fingerprint": "mine"}}, r"fingerprint.*should match"),
+    "keys-twice": (
+        {
+            "model": {"uri": "s3://b-1/m", "credentialsSecretRef": {"name": "s"}},
+            "env": [{"name": "AWS_ACCESS_KEY_ID", "value": "x"}],
+        },
+        r"credentialsSecretRef sets AWS_ACCESS_KEY_ID.*leave them out of spec.env",
+    ),
+    "region-twice": (
+        {"model": {"uri": "s3://b-1/m", "s3": {"region": "x"}}, "env": [{"name": "AWS_REGION", "value": "y"}]},
+        r"model.s3 sets AWS_ENDPOINT_URL_S3 and AWS_REGION: leave them out",
+    ),
+    "budget-of-none": ({"disruptionBudget": {"maxUnavailable": 0}}, r"maxUnavailable.*greater than or equal to 1"),
+    "unknown-budget": ({"disruptionBudget": {"mode": "Never"}}, r"Auto.*Off"),
+    "nobody": (
+        {"networkPolicy": {"enabled": True, "from": [{}]}},
+        r"each peer has either an ipBlock.*add or remove one",
+    ),
+    "two-peers-in-one": (
+        {"networkPolicy": {"enabled": True, "from": [{"ipBlock": {"cidr": "10.0.0.0/8"}, "podSelector": {}}]}},
+        r"each peer has either an ipBlock",
+    ),
+    "reserved-monitor-label": (
+        {"monitoring": {"serviceMonitor": {"labels": {"sluice.dev/x": "y"}}}},
+        r"choose another prefix",
+    ),
+    "replicas-under-observe-are-fine-but-not-negative": ({"scaling": {"mode": "Observe"}, "replicas": -1}, r"replicas"),
     "hf-without-organisation": ({"model": {"uri": "hf://minilm"}}, r"hf://organisation/name"),
     "parent-folder": ({"model": {"uri": "pvc://claim/../other"}}, r"must not contain '\.\.'"),
     "revision-of-a-claim": ({"model": {"uri": "pvc://c/m", "revision": "main"}}, r"leave it out"),
     "revision-twice": ({"model": {"uri": "hf://o/m@v1", "revision": "v1"}}, r"given twice"),
     "token-for-a-claim": (
         {"model": {"uri": "pvc://c/m", "credentialsSecretRef": {"name": "s"}}},
-        r"Hugging Face token: leave it out",
+        r"what a download needs: leave it out",
     ),
     "unordered-buckets": ({"server": {"buckets": [64, 32]}}, r"buckets must be ascending.*sort them"),
     "repeated-buckets": ({"server": {"buckets": [32, 32]}}, r"buckets must be ascending without repetition"),
@@ -86,7 +134,7 @@ REFUSED = {
     "no-hold": ({"readiness": {"minHoldSeconds": 0}}, r"minHoldSeconds.*greater than or equal to 1"),
     "unknown-gates": ({"readiness": {"mode": "Sometimes"}}, r"Dynamic.*Startup.*Off"),
     "no-replicas-at-all": ({"scaling": {"minReplicas": 0}}, r"minReplicas.*greater than or equal to 1"),
-    "unknown-mode": ({"scaling": {"mode": "Sometimes"}}, r"Internal.*External.*Off"),
+    "unknown-mode": ({"scaling": {"mode": "Sometimes"}}, r"Internal.*External.*Observe.*Off"),
 }
 
 
@@ -134,17 +182,69 @@ def test_a_person_may_scale_by_hand_only_where_the_operator_does_not_decide(kube
 
 
 @pytest.mark.cluster
-def test_explain_shows_what_a_field_is_for(control_plane: ControlPlane) -> None:
-    explained = control_plane.kubectl("default").run("explain", "emb.spec.scaling.mode")
-    assert "spec.replicas, or minReplicas when that is left out" in " ".join(explained.split())
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ("scaling.mode", "spec.replicas, or minReplicas when that is left out"),
+        ("model.uri", "s3://bucket/folder in an object store"),
+        ("model.credentialsSecretRef", "AWS_SECRET_ACCESS_KEY and, where there is one, AWS_SESSION_TOKEN"),
+        ("model.cache.persistentVolumeClaim", "All pods share one existing claim"),
+        ("disruptionBudget.mode", "never lets the last open pod be evicted"),
+        ("networkPolicy.from", "Without it, every pod of this namespace"),
+        ("monitoring.serviceMonitor.enabled", "reason ServiceMonitorUnavailable"),
+    ],
+)
+def test_explain_shows_what_a_field_is_for(control_plane: ControlPlane, field: str, words: str) -> None:
+    explained = control_plane.kubectl("default").run("explain", f"emb.spec.{field}")
+    assert words in " ".join(explained.split())
+
+
+SAMPLES = sorted(path.name for path in (ROOT / "samples").glob("*.yaml"))
 
 
 @pytest.mark.cluster
-def test_the_samples_are_accepted(kubectl: Kubectl) -> None:
-    from tests.operator.builders import ROOT
+@pytest.mark.parametrize("name", SAMPLES)
+def test_every_sample_is_accepted(kubectl: Kubectl, name: str) -> None:
+    documents = list(yaml.safe_load_all((ROOT / "samples" / name).read_text()))
+    known = [d for d in documents if d["apiVersion"].partition("/")[0] != "keda.sh"]
+    assert "EmbeddingService" in {d["kind"] for d in known}
+    stdin = json.dumps({"apiVersion": "v1", "kind": "List", "items": known})
+    applied = kubectl.run("apply", "--dry-run=server", "--validate=strict", "-f", "-", stdin=stdin)
+    assert applied.count("created") == len(known)
 
-    applied = kubectl.run("apply", "--dry-run=server", "-f", str(ROOT / "samples"))
-    assert applied.count("created") == len(applied.splitlines()) >= 5
+
+def test_there_is_a_sample_for_each_way_to_begin() -> None:
+    assert {"cpu.yaml", "gpu.yaml", "s3.yaml", "existing-pvc.yaml", "external-hpa.yaml", "external-keda.yaml"} <= set(
+        SAMPLES
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("external-hpa.yaml", "HorizontalPodAutoscaler"), ("external-keda.yaml", "ScaledObject")]
+)
+def test_an_autoscaler_scales_the_service_beside_it_within_its_bounds(name: str, kind: str) -> None:
+    by_kind = {d["kind"]: d for d in yaml.safe_load_all((ROOT / "samples" / name).read_text())}
+    service, scaler = by_kind["EmbeddingService"], by_kind[kind]["spec"]
+    assert service["spec"]["scaling"]["mode"] == "External"
+    assert scaler["scaleTargetRef"] == {
+        "apiVersion": service["apiVersion"], "kind": "EmbeddingService", "name": service["metadata"]["name"],
+    }  # fmt: skip
+    bounds = (service["spec"]["scaling"]["minReplicas"], service["spec"]["scaling"]["maxReplicas"])
+    if kind == "ScaledObject":
+        assert (scaler["minReplicaCount"], scaler["maxReplicaCount"]) == bounds
+        (trigger,) = scaler["triggers"]
+        assert (trigger["type"], trigger["metricType"], trigger["metadata"]["threshold"]) == (
+            "prometheus",
+            "AverageValue",
+            "1",
+        )
+        read = trigger["metadata"]["query"]
+    else:
+        assert (scaler["minReplicas"], scaler["maxReplicas"]) == bounds
+        (metric,) = scaler["metrics"]
+        assert metric["external"]["target"] == {"type": "AverageValue", "averageValue": "1"}
+        read = metric["external"]["metric"]["name"]
+    assert metrics.RECOMMENDED_REPLICAS.describe()[0].name in read
 
 
 def _manifest(name: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from sluice_operator.settings import Settings
 
 from tests.e2e.kubectl import Kubectl
 from tests.operator.builders import ROOT
@@ -41,9 +42,10 @@ def test_the_operator_may_do_what_it_does_and_nothing_more(helm: Path) -> None:
     (role,) = render(helm)["ClusterRole"]
     allowed = rights(role["rules"])
     assert not {verb for _, verb in allowed} - {"get", "list", "watch", "create", "patch", "delete"}
-    assert {r for r, v in allowed if v == "delete"} == {"poddisruptionbudgets"}
+    assert {r for r, v in allowed if v == "delete"} == {"poddisruptionbudgets", "networkpolicies", "servicemonitors"}
     assert {r for r, v in allowed if v == "patch"} == {
         "embeddingservices/status", "pods/status", "deployments", "services", "poddisruptionbudgets",
+        "networkpolicies", "servicemonitors",
     }  # fmt: skip
     assert not {r for r, _ in allowed} & {"secrets", "configmaps", "nodes", "namespaces", "*"}
 
@@ -53,7 +55,10 @@ def test_for_some_namespaces_it_has_no_right_anywhere_else(helm: Path) -> None:
     assert "ClusterRole" not in made
     assert "ClusterRoleBinding" not in made
     for kind in ("Role", "RoleBinding"):
-        assert {b["metadata"]["namespace"] for b in made[kind]} == {"shop", "search"}
+        where = {(b["metadata"]["namespace"], b["metadata"]["name"]) for b in made[kind]}
+        assert where == {
+            ("shop", "sluice-operator"), ("search", "sluice-operator"), ("sluice-system", "sluice-operator-lease"),
+        }  # fmt: skip
     env = {e["name"]: e.get("value") for e in made["Deployment"][0]["spec"]["template"]["spec"]["containers"][0]["env"]}
     assert env["WATCH_NAMESPACES"] == "shop,search"
 
@@ -64,6 +69,38 @@ def test_values_reach_the_operator(helm: Path) -> None:
     env = {e["name"]: e.get("value") for e in container["env"]}
     assert container["image"] == "r/o:v2"
     assert (env["SERVER_IMAGE"], env["POLL_INTERVAL_SECONDS"]) == ("r/s:1", "5")
+
+
+def test_a_leader_and_a_standby_run_on_different_nodes_where_there_are_some(helm: Path) -> None:
+    (deployment,) = render(helm)["Deployment"]
+    assert deployment["spec"]["replicas"] == 2
+    assert deployment["spec"]["strategy"]["type"] == "RollingUpdate"
+    spec = deployment["spec"]["template"]["spec"]
+    (term,) = spec["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert term["podAffinityTerm"]["topologyKey"] == "kubernetes.io/hostname"
+    assert term["podAffinityTerm"]["labelSelector"] == deployment["spec"]["selector"]
+    probes = {kind: spec["containers"][0][kind]["httpGet"]["path"] for kind in ("livenessProbe", "readinessProbe")}
+    assert probes == {"livenessProbe": "/healthz", "readinessProbe": "/readyz"}
+
+
+def test_a_single_operator_may_do_without_a_lease_and_two_may_not(helm: Path) -> None:
+    alone = render(helm, "replicas=1", "leaderElection.enabled=false")
+    assert alone["Deployment"][0]["spec"]["strategy"] == {"type": "Recreate"}
+    assert "Role" not in alone
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        render(helm, "leaderElection.enabled=false")
+    assert "two operators would write at the same time. Set replicas to 1" in refused.value.stderr
+
+
+def test_every_value_of_the_lease_is_a_setting_of_the_operator(helm: Path) -> None:
+    made = render(helm, "leaderElection.leaseDurationSeconds=30", "leaderElection.renewDeadlineSeconds=20")
+    given = made["Deployment"][0]["spec"]["template"]["spec"]["containers"][0]["env"]
+    env = {e["name"]: e["value"] for e in given if "value" in e}
+    names = {name: value for name, value in env.items() if name.lower() in Settings.model_fields}
+    assert names.keys() == env.keys(), "the chart sets what the operator does not know"
+    assert (env["LEASE_DURATION_SECONDS"], env["LEASE_RENEW_DEADLINE_SECONDS"]) == ("30", "20")
+    assert env["LEASE_NAME"] == "sluice-operator"
+    assert {e["name"] for e in given if "valueFrom" in e} == {"IDENTITY", "LEASE_NAMESPACE"}
 
 
 def test_a_misspelt_value_is_refused(helm: Path) -> None:

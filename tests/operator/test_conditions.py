@@ -15,11 +15,21 @@ SCALING = Condition(ConditionType.SCALING_ACTIVE, holds=False, reason=Reason.FIX
 
 
 def told(
-    seen: Observation, *, desired: int | None = None, enough: int | None = None, blocked: Trouble | None = None
-) -> dict[str, tuple[bool, Reason]]:
+    seen: Observation,
+    *,
+    desired: int | None = None,
+    enough: int | None = None,
+    blocked: Trouble | None = None,
+    **troubles: Trouble,
+) -> dict[str, tuple[bool | None, Reason]]:
     number = len(seen.live_pods) if desired is None else desired
     facts = conditions.gather(
-        seen, template_hash="current", desired=number, enough=number if enough is None else enough, blocked=blocked
+        seen,
+        template_hash="current",
+        desired=number,
+        enough=number if enough is None else enough,
+        blocked=blocked,
+        **troubles,
     )
     return {str(c.type): (c.holds, c.reason) for c in conditions.decide(facts, SCALING)}
 
@@ -179,7 +189,7 @@ def test_a_service_whose_address_is_not_its_own_is_not_ready_though_its_pods_are
 def test_no_pods_are_asked_for() -> None:
     seen = told(observation(), desired=0)
     assert seen["Ready"] == (False, Reason.SCALED_TO_ZERO)
-    assert seen["ModelLoaded"] == (False, Reason.SCALED_TO_ZERO)
+    assert seen["ModelLoaded"] == (None, Reason.SCALED_TO_ZERO)
     assert seen["Progressing"] == (True, Reason.ROLLED_OUT)
 
 
@@ -209,3 +219,34 @@ def test_the_time_of_a_transition_is_kept_until_the_status_changes() -> None:
     times = [c["lastTransitionTime"] for (c,) in (first, second, third)]
     assert times == ["2026-03-01T12:00:00Z", "2026-03-01T12:00:00Z", "2026-03-01T14:00:00Z"]
     assert [c["observedGeneration"] for c in third] == [3]
+
+
+def test_nothing_is_known_of_the_model_before_there_is_a_pod() -> None:
+    assert told(observation(), desired=1)["ModelLoaded"] == (None, Reason.NO_PODS)
+    old = pod("a", template_hash="old", says=health())
+    assert told(observation(old))["ModelLoaded"] == (None, Reason.NO_PODS)
+    quota = Trouble(Reason.PODS_NOT_CREATED, "exceeded quota")
+    refused = observation(rollout=rollout(0, requested_replicas=1, trouble=quota))
+    assert told(refused, desired=1)["ModelLoaded"] == (None, Reason.PODS_NOT_CREATED)
+    dated = conditions.dated(
+        [Condition(ConditionType.MODEL_LOADED, None, Reason.NO_PODS, "m")], [], generation=1, now=WALL_TIME
+    )
+    assert dated[0]["status"] == "Unknown"
+
+
+def test_pods_of_other_vectors_stop_the_rollout_and_leave_the_others_serving() -> None:
+    strange = Trouble(Reason.FINGERPRINT_CHANGED, "other vectors")
+    old, new = pod("a", template_hash="old", says=health()), starting_pod("b", says=health(), containers_ready=True)
+    seen = told(observation(old, new, rollout=rollout(1)), desired=1, strange=strange)
+    assert seen["Progressing"] == (False, Reason.FINGERPRINT_CHANGED)
+    assert seen["Ready"] == (False, Reason.FINGERPRINT_CHANGED)
+    assert seen["Available"] == (True, Reason.SERVING)
+
+
+def test_what_cannot_be_had_beside_the_pods_leaves_the_service_ready() -> None:
+    missing = Trouble(Reason.SERVICE_MONITOR_UNAVAILABLE, "no such API")
+    seen = told(observation(pod("a", says=health())), shortfall=missing)
+    assert seen["Ready"] == (True, Reason.SERVING)
+    assert seen["Progressing"] == (False, Reason.SERVICE_MONITOR_UNAVAILABLE)
+    worse = told(observation(starting_pod("a", says=health("failed"))), shortfall=missing)
+    assert worse["Progressing"] == (False, Reason.MODEL_LOAD_FAILED)

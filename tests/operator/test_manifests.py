@@ -28,7 +28,9 @@ def environment_of(wanted: EmbeddingService) -> dict[str, Any]:
 
 def test_a_service_is_a_deployment_two_services_and_a_budget() -> None:
     made = children(service(replicas=2))
-    assert set(made) == set(manifests.child_names("minilm"))
+    assert set(made) == {
+        ("Service", "minilm"), ("Service", "minilm-headless"), ("Deployment", "minilm"), ("PodDisruptionBudget", "minilm"),
+    }  # fmt: skip
     for body in made.values():
         assert body["metadata"]["labels"]["sluice.dev/embeddingservice"] == "minilm"
         assert [o["uid"] for o in body["metadata"]["ownerReferences"]] == ["uid-1"]
@@ -95,7 +97,7 @@ def test_every_field_of_the_spec_reaches_the_server() -> None:
         "DEADLINE_WAIT_MS": "7", "BACKPRESSURE_THROUGHPUT_ENABLED": "false", "BACKPRESSURE_MAX_DRAIN_MS": "900",
         "BACKPRESSURE_MAX_QUEUED_TOKENS": "5000", "BACKPRESSURE_LATENCY_ENABLED": "true",
         "BACKPRESSURE_SOFT_P95_MS": "5", "BACKPRESSURE_HARD_P95_MS": "9", "BACKPRESSURE_WINDOW_SECONDS": "3",
-        "LOG_LEVEL": "DEBUG", "HF_TOKEN": {"secretKeyRef": {"name": "hub", "key": "token"}},
+        "LOG_LEVEL": "DEBUG", "HF_TOKEN": {"secretKeyRef": {"name": "hub", "key": "HF_TOKEN"}},
     }  # fmt: skip
     assert {name: seen[name] for name in expected} == expected
 
@@ -104,7 +106,7 @@ def test_what_the_spec_passes_on_reaches_the_pod_as_it_is() -> None:
     passed = {
         "nodeSelector": {"a": "b"}, "tolerations": [{"key": "gpu", "operator": "Exists"}],
         "affinity": {"nodeAffinity": {}}, "priorityClassName": "high", "runtimeClassName": "nvidia",
-        "imagePullSecrets": [{"name": "registry"}],
+        "imagePullSecrets": [{"name": "registry"}], "serviceAccountName": "reads-models",
     }  # fmt: skip
     resources = {"limits": {"memory": "2Gi"}}
     seen = pod(service(resources=resources, **passed))
@@ -150,16 +152,98 @@ def test_a_stopping_pod_is_given_twice_what_it_admits(drain_milliseconds: int, d
 
 
 @pytest.mark.parametrize(
-    ("resources", "surge", "unavailable"),
+    "asked",
+    [{}, {"networkPolicy": {"enabled": True}}, {"monitoring": {"serviceMonitor": {"enabled": True}}},
+     {"disruptionBudget": {"mode": "Off"}}],
+    ids=["nothing more", "policy", "monitor", "no budget"],
+)  # fmt: skip
+def test_what_the_spec_asks_for_is_what_is_made_and_what_may_be_deleted_again(asked: dict[str, Any]) -> None:
+    wanted = service(replicas=2, **asked)
+    assert set(children(wanted)) == manifests.wanted_names(wanted)
+    assert manifests.wanted_names(wanted) <= set(manifests.child_names("minilm"))
+
+
+@pytest.mark.parametrize(
+    ("replicas", "gated", "allowed"),
     [
-        (None, 1, 0),
-        ({"requests": {"cpu": "2"}}, 1, 0),
-        ({"limits": {"nvidia.com/gpu": 1}}, 0, 1),
+        (4, 0, 1),  # one open pod at a time
+        (4, 1, 2),  # the gated pod uses nothing of the budget up
+        (4, 2, 3),  # one of two open pods may go
+        (4, 3, 3),  # the last open pod stays
+        (2, 1, 1),
+        (1, 0, 1),  # a single pod may go, or its node could never be drained
     ],
 )
-def test_a_rollout_needs_no_spare_device(resources: Any, surge: int, unavailable: int) -> None:
-    strategy = children(service(resources=resources))["Deployment", "minilm"]["spec"]["strategy"]["rollingUpdate"]
-    assert (strategy["maxSurge"], strategy["maxUnavailable"]) == (surge, unavailable)
+def test_closed_gates_neither_block_drains_nor_let_the_last_open_pod_go(
+    replicas: int, gated: int, allowed: int
+) -> None:
+    budget = manifests.disruption_budget(service(replicas=4), replicas, gated)["spec"]
+    assert budget["maxUnavailable"] == allowed
+    assert budget["unhealthyPodEvictionPolicy"] == "IfHealthyBudget"
+    healthy, must_stay = replicas - gated, replicas - allowed
+    assert healthy > must_stay or healthy == 1, "an open pod can be evicted, unless it is the last"
+    assert must_stay >= 1 or replicas == 1
+    assert healthy >= must_stay, "IfHealthyBudget lets gated pods go"
+
+
+def test_more_pods_may_go_at_once_where_the_spec_says_so() -> None:
+    wanted = service(replicas=9, disruptionBudget={"maxUnavailable": 3})
+    assert manifests.disruption_budget(wanted, 9, 1)["spec"]["maxUnavailable"] == 4
+
+
+def test_a_model_of_an_object_store_and_its_credentials() -> None:
+    wanted = service(
+        model={
+            "uri": "s3://models/minilm/v2", "revision": "0123456789abcdef", "credentialsSecretRef": {"name": "store"},
+            "s3": {"endpoint": "http://minio.storage.svc:9000", "region": "eu-central-1"},
+        }
+    )  # fmt: skip
+    seen = environment_of(wanted)
+    expected = {
+        "MODEL_PATH": "s3://models/minilm/v2", "MODEL_REVISION": "0123456789abcdef",
+        "AWS_ENDPOINT_URL_S3": "http://minio.storage.svc:9000", "AWS_REGION": "eu-central-1",
+        "AWS_ACCESS_KEY_ID": {"secretKeyRef": {"name": "store", "key": "AWS_ACCESS_KEY_ID"}},
+        "AWS_SECRET_ACCESS_KEY": {"secretKeyRef": {"name": "store", "key": "AWS_SECRET_ACCESS_KEY"}},
+        "AWS_SESSION_TOKEN": {"secretKeyRef": {"name": "store", "key": "AWS_SESSION_TOKEN", "optional": True}},
+    }  # fmt: skip
+    assert {name: seen[name] for name in expected} == expected
+    assert "HF_TOKEN" not in seen
+
+
+def test_a_token_under_another_key() -> None:
+    wanted = service(model={"uri": "hf://o/m", "credentialsSecretRef": {"name": "hub", "key": "token"}})
+    assert environment_of(wanted)["HF_TOKEN"] == {"secretKeyRef": {"name": "hub", "key": "token"}}
+
+
+def test_downloads_are_kept_by_each_pod_or_shared() -> None:
+    own = service(model={"uri": "hf://o/m", "cache": {"emptyDir": {"sizeLimit": "4Gi"}}})
+    assert {"name": "cache", "emptyDir": {"sizeLimit": "4Gi"}} in pod(own)["volumes"]
+    assert environment_of(own)["MODEL_CACHE_DIR"] == "/var/cache/sluice/models"
+    shared = service(model={"uri": "hf://o/m", "cache": {"persistentVolumeClaim": {"claimName": "downloads"}}})
+    assert {"name": "downloads", "persistentVolumeClaim": {"claimName": "downloads"}} in pod(shared)["volumes"]
+    assert {"name": "downloads", "mountPath": "/var/cache/sluice-models"} in pod(shared)["containers"][0][
+        "volumeMounts"
+    ]
+    assert environment_of(shared)["MODEL_CACHE_DIR"] == "/var/cache/sluice-models"
+
+
+@pytest.mark.parametrize(
+    ("change", "is_other_model"),
+    [
+        ({}, False), ({"dtype": "bfloat16"}, False), ({"maxInputTokens": 64}, False),
+        ({"cache": {"emptyDir": {"sizeLimit": "1Gi"}}}, False),
+        ({"uri": "hf://o/other"}, True), ({"revision": "v2"}, True), ({"pooling": "cls"}, True),
+        ({"excludeTokens": ["[q]"]}, True), ({"fingerprint": "0123456789abcdef"}, True),
+    ],
+)  # fmt: skip
+def test_what_declares_other_vectors(change: dict[str, Any], is_other_model: bool) -> None:
+    before = pod_template.declaration(service(model={"uri": "hf://o/m"}).spec.model)
+    after = service(model={"uri": "hf://o/m", **change})
+    assert (pod_template.declaration(after.spec.model) != before) is is_other_model
+    template = pod_template.pod_template(after, "i")
+    assert template["metadata"]["annotations"]["sluice.dev/model-declaration"] == pod_template.declaration(
+        after.spec.model
+    )
 
 
 def test_the_template_hash_tells_versions_of_the_spec_apart_and_nothing_else() -> None:

@@ -129,3 +129,30 @@ def test_what_keeps_a_deployment(condition: dict[str, Any], reason: Reason | Non
 def test_whose_an_object_is(owners: list[Any], labels: dict[str, str], is_ours: bool) -> None:
     body = {"kind": "Service", "metadata": {"name": "m", "ownerReferences": owners, "labels": labels}}
     assert observe.child(body, "m", "mine").is_ours is is_ours
+
+
+def test_what_a_pod_runs_asks_for_and_costs() -> None:
+    body = pod_body()
+    body["metadata"]["annotations"] |= {
+        "sluice.dev/model-declaration": "d", "controller.kubernetes.io/pod-deletion-cost": "-100",
+    }  # fmt: skip
+    body["spec"]["containers"][0]["resources"] = {"requests": {"memory": "1Gi", "cpu": 2}}
+    seen = observe.pod(body)
+    assert (seen.model_declaration, seen.deletion_cost) == ("d", -100)
+    assert seen.requests == (("cpu", "2"), ("memory", "1Gi"))
+    body["metadata"]["annotations"]["controller.kubernetes.io/pod-deletion-cost"] = "cheap"
+    assert observe.pod(body).deletion_cost is None
+
+
+def test_since_when_a_pod_finds_no_node() -> None:
+    said = {"type": "PodScheduled", "status": "False", "lastTransitionTime": "2026-03-01T12:00:00Z"}
+    waits = observe.pod(pod_body(conditions=[{**said, "reason": "Unschedulable", "message": "1 Insufficient cpu."}]))
+    assert waits.unscheduled_since == WALL_TIME
+    gated = observe.pod(pod_body(conditions=[{**said, "reason": "SchedulingGated"}]))
+    assert gated.unscheduled_since is None
+
+
+def test_a_pod_without_annotations_is_read_too() -> None:
+    body = pod_body()
+    body["metadata"]["annotations"] = None
+    assert (observe.pod(body).template_hash, observe.pod(body).deletion_cost) == (None, None)

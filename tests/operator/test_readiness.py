@@ -34,15 +34,18 @@ def changes(
     is_rolling: bool = False,
     before: saturation.Before | None = None,
     now: Any = WALL_TIME,
+    pods_worth: float | None = None,
     **fields: Any,
 ) -> list[GateChange]:
     wanted = spec(mode, **fields)
     fleet = of_serving([p for p in pods if not p.is_being_deleted], polls_over or {}, LIMITS)
     heard = sum(p.report is not None for p in pods)
     said = saturation.assess(
-        fleet, wanted, before or saturation.Before(), heard=heard, asked=len(pods), now=now
+        fleet, wanted, before or saturation.Before(), heard=heard, asked=len(pods), now=now, pods_worth=pods_worth
     )  # fmt: skip
-    return readiness.gate_changes(wanted, pods, fleet, Moment(said, is_rolling=is_rolling, now=now))
+    return readiness.gate_changes(
+        wanted, pods, fleet, Moment(said, is_rolling=is_rolling, now=now, pods_worth=pods_worth)
+    )
 
 
 def in_short(made: list[GateChange]) -> list[tuple[str, bool, str]]:
@@ -128,6 +131,15 @@ def overloaded(*names: str, polls: int = 3) -> dict[str, int]:
 TABLE: dict[str, tuple[list[Pod], dict[str, Any], list[tuple[str, bool, str]]]] = {
     "all is calm": ([serving("a"), serving("b")], {}, []),
     "overloaded": ([serving("a", HOT), serving("b")], {"polls_over": overloaded("a")}, [("a", False, "Overloaded")]),
+    "the others could not stand in for it": (
+        [serving("a", HOT), serving("b")], {"polls_over": overloaded("a"), "pods_worth": 1.0}, [],
+    ),
+    "the others can stand in for it": (
+        [serving("a", HOT), serving("b")], {"polls_over": overloaded("a"), "pods_worth": 0.8}, [("a", False, "Overloaded")],
+    ),
+    "work has grown since it was closed": (
+        [closed("a", held=5), serving("b"), serving("c")], {"pods_worth": 1.9}, [("a", True, "TooManyClosed")],
+    ),
     "not for long enough": ([serving("a", HOT), serving("b")], {"polls_over": overloaded("a", polls=1)}, []),
     "opened just now": ([serving("a", HOT, held=29), serving("b")], {"polls_over": overloaded("a")}, []),
     "nobody says since when": ([replace(serving("a", HOT), gate_since=None), serving("b")], {"polls_over": overloaded("a")}, [("a", False, "Overloaded")]),

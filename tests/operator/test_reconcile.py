@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.kubectl import Kubectl, condition
-from tests.operator.builders import ROOT, health_document
+from tests.operator.builders import health_document
 from tests.operator.conftest import Deployed, OperatorProcess
 
 pytestmark = pytest.mark.cluster
@@ -41,7 +41,8 @@ def test_an_applied_service_becomes_ready_and_says_so(operator: OperatorProcess,
     assert (status["replicas"], status["readyReplicas"], status["desiredReplicas"]) == (2, 2, 2)
     assert status["endpoint"] == f"minilm.{service.kubectl.namespace}.svc:50051"
     assert status["gates"] == {"open": 2, "closed": 0}
-    assert status["model"] == {"dimension": 384, "revision": "abc", "fingerprint": "f1"}
+    declared = service.pods()[0]["metadata"]["annotations"]["sluice.dev/model-declaration"]
+    assert status["model"] == {"dimension": 384, "revision": "abc", "fingerprint": "f1", "declaration": declared}
     assert status["load"]["serviceRate"] == 24_000
     reasons = {c["type"]: (c["status"], c["reason"]) for c in status["conditions"]}
     assert reasons == {
@@ -334,7 +335,7 @@ def test_without_the_operator_pods_serve_and_deletion_leaves_nothing(operator: O
         "sluice" not in key and "kopf" not in key
         for p in service.pods()
         for key in p["metadata"].get("annotations", {})
-        if key != "sluice.dev/template-hash"
+        if key not in {"sluice.dev/template-hash", "sluice.dev/model-declaration"}
     )
     service.kubectl.run("delete", "emb", "minilm", "--timeout=20s")
     selector = "sluice.dev/embeddingservice=minilm"
@@ -383,7 +384,7 @@ def test_offered_load_adds_pods_and_the_events_say_why(
     started = time.monotonic()
 
     def busy() -> dict[str, Any]:
-        offered = int((time.monotonic() - started) * 24_000)
+        offered = int((time.monotonic() - started) * 30_000)
         return health_document(
             offered_tokens_total=offered, busy_fraction=1.0, status="overloaded", accepting_requests=False
         )
@@ -401,22 +402,6 @@ def test_offered_load_adds_pods_and_the_events_say_why(
     scaled = [e["message"] for e in service.events() if e["reason"] == "Scaled"]
     assert scaled[0].startswith("1 → ")
     assert "→ 4 pods" in scaled[-1]
-
-
-def test_kopf_run_starts_the_same_operator(operator: OperatorProcess, deploy: Deploy) -> None:
-    operator.stop()
-    kopf = str(ROOT / ".venv/bin/kopf")
-    operator.command = [
-        kopf,
-        "run",
-        "-m",
-        "sluice_operator.handlers",
-        "--standalone",
-        "-n",
-        operator.environment["WATCH_NAMESPACES"],
-    ]
-    operator.start()
-    deploy(replicas=1).until(is_ready)
 
 
 def test_a_setting_out_of_range_is_named_and_stops_the_operator(operator: OperatorProcess) -> None:

@@ -41,6 +41,20 @@ def test_how_many_may_be_closed(pods: int, percent: int, closed: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("pods_worth", "closed"), [(None, 7), (0.0, 7), (5.0, 7), (7.0, 5), (10.0, 2), (11.9, 0), (40.0, 0)]
+)  # fmt: skip
+def test_so_many_stay_open_that_they_can_compute_what_is_asked_for(pods_worth: float | None, closed: int) -> None:
+    assert budget(14, service().spec.readiness, pods_worth) == closed
+
+
+def test_overloaded_pods_that_the_others_cannot_stand_in_for_saturate_the_service() -> None:
+    pods, spec = fleet(1500, 1500, 0, 0, 0, 0), service().spec.readiness
+    for pods_worth, holds in ((3.0, False), (4.5, True)):
+        seen = assess(pods, spec, Before(), heard=6, asked=6, now=WALL_TIME, pods_worth=pods_worth)
+        assert seen.holds is holds
+
+
+@pytest.mark.parametrize(
     ("drains", "closed", "holds"),
     [
         ((0,), 0, False),

@@ -37,10 +37,18 @@ class Timeline:
         self.memory = ScalingMemory()
 
     def expect(
-        self, replicas: int, seen: Load, *, after: float = 2.0, settled: bool = True, pressed: bool = False
+        self,
+        replicas: int,
+        seen: Load,
+        *,
+        after: float = 2.0,
+        settled: bool = True,
+        pressed: bool = False,
+        closed: int = 0,
     ) -> ScalingDecision:
         self.now += after
-        fleet = Fleet(self.replicas, ready=self.replicas or 0, is_settled=settled, is_pressed=pressed)
+        ready = self.replicas or 0
+        fleet = Fleet(self.replicas, ready, is_settled=settled, is_pressed=pressed, closed=closed)
         decision = scaling.decide(self.spec, fleet, seen, self.memory, self.now)
         assert decision.replicas == replicas, decision.message
         self.replicas, self.memory = decision.replicas, decision.memory
@@ -53,9 +61,9 @@ class Timeline:
 
 
 @pytest.mark.parametrize(
-    ("pods_worth", "replicas"), [(0, 1), (0.2, 1), (1, 2), (2, 4), (4, 6), (9, 12), (100, 20)]
+    ("pods_worth", "replicas"), [(0, 1), (0.2, 1), (1, 2), (2, 4), (4, 6), (9, 13), (14, 19), (100, 20)]
 )  # fmt: skip
-def test_the_target_is_the_load_and_its_square_root(pods_worth: float, replicas: int) -> None:
+def test_the_target_leaves_room_in_every_pod_and_some_for_chance(pods_worth: float, replicas: int) -> None:
     Timeline(1).expect(replicas, asked(pods_worth))
 
 
@@ -66,6 +74,27 @@ def test_a_new_service_starts_with_the_fewest_pods() -> None:
 def test_the_larger_window_decides_on_the_way_up() -> None:
     Timeline(1).expect(4, load(capacity=C, offered_short=2 * C, offered_long=0.5 * C))
     Timeline(1).expect(4, load(capacity=C, offered_short=None, offered_long=2 * C))
+
+
+def rising(pods_worth: float, last: float, *, pods_queued: float) -> Load:
+    """Both windows still say little, the last poll says more, and so many pod-seconds are queued."""
+    return asked(pods_worth, offered_last=last * C, queued_tokens=int(pods_queued * C))
+
+
+def test_the_last_poll_decides_when_queues_have_just_grown() -> None:
+    Timeline(2).expect(11, rising(1, 8, pods_queued=1.2))
+
+
+def test_the_last_poll_is_not_believed_while_queues_are_short() -> None:
+    Timeline(2).expect(2, rising(1, 8, pods_queued=0.9))
+
+
+def test_the_last_poll_is_not_asked_again_once_the_short_window_is_full() -> None:
+    line = Timeline(12)
+    line.keep(12, rising(8, 8, pods_queued=20), seconds=10, settled=False)
+    line.expect(12, rising(8, 12, pods_queued=20), settled=False)
+    line.expect(12, rising(8, 8, pods_queued=1))
+    line.expect(16, rising(8, 12, pods_queued=20), settled=False)
 
 
 def test_a_backlog_beyond_the_target_adds_pods() -> None:
@@ -98,11 +127,12 @@ def test_a_peak_within_the_window_keeps_the_pods() -> None:
     line.expect(5, asked(0), after=8)
 
 
-def test_pods_go_a_tenth_a_minute_and_one_at_least() -> None:
+def test_pods_go_a_quarter_a_minute_and_one_at_least() -> None:
     line = Timeline(20, scaleDownStabilizationSeconds=0)
-    line.expect(18, asked(0))
-    line.keep(18, asked(0), seconds=58)
-    line.expect(17, asked(0), after=2)
+    line.expect(15, asked(0))
+    line.keep(15, asked(0), seconds=58)
+    line.expect(12, asked(0), after=2)
+    Timeline(3, scaleDownStabilizationSeconds=0).expect(2, asked(0))
 
 
 def test_nothing_goes_while_the_fleet_is_unsettled() -> None:
@@ -111,10 +141,29 @@ def test_nothing_goes_while_the_fleet_is_unsettled() -> None:
     line.expect(5, asked(0))
 
 
-def test_nothing_goes_while_a_gate_is_closed_or_the_service_is_saturated() -> None:
+def test_nothing_goes_while_the_service_is_saturated() -> None:
     line = Timeline(6, scaleDownStabilizationSeconds=0)
     line.keep(6, asked(0), seconds=120, pressed=True)
+    line.keep(6, asked(0), seconds=58)
     line.expect(5, asked(0))
+
+
+def test_what_was_asked_for_while_pods_refused_is_not_remembered() -> None:
+    line = Timeline(4, scaleDownStabilizationSeconds=300)
+    line.keep(4, asked(2), seconds=300)
+    line.expect(16, asked(12), pressed=True)
+    line.keep(16, asked(12), seconds=30, pressed=True, settled=False)
+    line.keep(16, asked(6), seconds=58)
+    line.expect(12, asked(6))
+    line.keep(12, asked(6), seconds=58)
+    line.expect(9, asked(6))
+
+
+def test_pods_behind_closed_gates_are_none_that_could_be_spared() -> None:
+    line = Timeline(6, scaleDownStabilizationSeconds=0)
+    line.keep(6, asked(2.4), seconds=120, closed=2)
+    line.expect(5, asked(2.4), closed=1)
+    line.keep(5, asked(2.4), seconds=120, closed=1)
 
 
 def test_a_saturated_service_grows_and_its_backlog_counts() -> None:
@@ -182,7 +231,7 @@ def test_the_number_stays_within_its_bounds_and_falls_slowly(
         fleet = Fleet(replicas, replicas, is_settled=settled, is_pressed=pressed)
         decision = scaling.decide(wanted, fleet, seen, memory, now)
         assert least <= decision.replicas <= most
-        assert decision.replicas >= replicas - max(1, math.floor(replicas * 0.1))
+        assert decision.replicas >= replicas - max(1, math.floor(replicas * 0.25))
         if decision.replicas < replicas:
             assert settled
             assert not pressed
@@ -196,3 +245,22 @@ def test_the_memory_stays_small(seen: Load, start: int) -> None:
     for step in range(60):
         memory = scaling.decide(wanted, Fleet(start, start, is_settled=True), seen, memory, 2.0 * step).memory
     assert len(memory.highest) <= 1
+
+
+def test_an_advice_goes_on_from_the_one_before_though_nobody_follows() -> None:
+    calm, memory = load(offered_short=600.0, offered_long=600.0), ScalingMemory(advised=6)
+    fleet = Fleet(requested=2, ready=2, is_settled=True)
+    rules = spec(maxReplicas=10, scaleDownStabilizationSeconds=0)
+    advised = []
+    for minute in range(3):
+        advice = scaling.advise(rules, fleet, calm, memory, 60.0 * minute)
+        memory = advice.memory
+        advised.append(advice.replicas)
+    assert advised == [5, 4, 3]
+    assert memory.advised == 3
+
+
+def test_the_first_advice_begins_with_what_there_is() -> None:
+    idle = load(offered_short=0.0, offered_long=0.0)
+    advice = scaling.advise(spec(maxReplicas=10), Fleet(2, 2, is_settled=True), idle, ScalingMemory(), 0.0)
+    assert (advice.replicas, advice.memory.advised) == (2, 2)

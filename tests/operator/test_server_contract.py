@@ -1,12 +1,14 @@
 """The environment that the operator sets is the one that the server reads."""
 
+import contextlib
+
 import pytest
 from sluice_operator.environment import server_environment
 from sluice_server.settings import Settings as ServerSettings
 
 from tests.operator.builders import service
 
-READ_BY_LIBRARIES = {"HF_HOME", "HF_TOKEN", "TORCHINDUCTOR_CACHE_DIR"}
+READ_BY_LIBRARIES = {"HF_HOME", "HF_TOKEN", "TORCHINDUCTOR_CACHE_DIR", "AWS_ENDPOINT_URL_S3", "AWS_REGION"}
 
 
 def test_every_variable_is_a_setting_of_the_server_and_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,3 +32,22 @@ def test_every_variable_is_a_setting_of_the_server_and_is_accepted(monkeypatch: 
     assert read.buckets == wanted.spec.server.buckets
     assert read.backpressure_latency_enabled is True
     assert read.shutdown_drain_seconds == 5
+
+
+def test_the_object_store_is_where_the_spec_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sluice_server.model.s3.store import Store
+
+    store = {"endpoint": "http://minio.storage.svc:9000", "region": "eu-central-1"}
+    wanted = service(model={"uri": "s3://models/minilm", "credentialsSecretRef": {"name": "s"}, "s3": store})
+    for variable in server_environment(wanted.spec):
+        name = variable["name"]
+        secret = variable.get("valueFrom", {}).get("secretKeyRef", {})
+        if not secret.get("optional"):
+            monkeypatch.setenv(name, variable.get("value", f"the secret's {secret.get('key')}"))
+    with contextlib.closing(Store("s3://models/minilm", "models", "minilm/", 1)) as opened:
+        client = opened._client
+        assert client.meta.endpoint_url == store["endpoint"]
+        assert client.meta.region_name == store["region"]
+        credentials = client._request_signer._credentials
+        assert credentials.access_key == "the secret's AWS_ACCESS_KEY_ID"
+        assert credentials.secret_key == "the secret's AWS_SECRET_ACCESS_KEY"

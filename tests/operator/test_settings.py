@@ -18,6 +18,18 @@ def test_a_flag_beats_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert from_command_line(["--poll-interval-seconds=3"]).poll_interval_seconds == 3
 
 
+def test_a_single_operator_may_do_without_a_lease() -> None:
+    assert from_command_line([]).leader_election
+    assert not from_command_line(["--no-leader-election"]).leader_election
+
+
+def test_a_deadline_that_could_let_two_act_is_refused_with_a_sentence() -> None:
+    with pytest.raises(
+        ValidationError, match=r"LEASE_RENEW_DEADLINE_SECONDS=12 must be below LEASE_DURATION_SECONDS=10"
+    ):
+        from_command_line(["--lease-renew-deadline-seconds=12"])
+
+
 def test_help_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         from_command_line(["--help"])
@@ -29,8 +41,9 @@ def test_help_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--poll-interval-seconds=0"], ["--log-level=LOUD"], ["--poll-concurrency=0"], ["--http-port=99999"]],
-)
+    [["--lease-renew-deadline-seconds=10"], ["--lease-renew-interval-seconds=4"], ["--lease-duration-seconds=1"],
+     ["--poll-interval-seconds=0"], ["--log-level=LOUD"], ["--poll-concurrency=0"], ["--http-port=99999"]],
+)  # fmt: skip
 def test_a_value_out_of_range_is_refused(arguments: list[str]) -> None:
     with pytest.raises(ValidationError):
         from_command_line(arguments)

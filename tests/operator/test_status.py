@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 from sluice_operator import status
-from sluice_operator.reasons import EventReason
+from sluice_operator.load import Capacity
+from sluice_operator.reasons import EventReason, Reason
+from sluice_operator.scaling import ScalingDecision, ScalingMemory
 
 from tests.operator.builders import health, load, observation, pod, service, starting_pod
 
@@ -34,7 +36,8 @@ def test_the_status_sums_up_the_pods() -> None:
         starting_pod("c"),
         pod("d", says=health(queued_tokens=9999), is_being_deleted=True),
     )
-    built = status.build(service(), seen, load(offered_short=8765.0), 3, [])
+    built = status.build(service(), seen, load(offered_short=8765.0), 3, [], model={"dimension": 384}, advice=None)
+    assert built["model"] == {"dimension": 384}
     assert built["load"] == {
         "drainMilliseconds": 510, "queuedTokens": 2200, "serviceRate": 24_000, "offeredRate": 8800,
     }  # fmt: skip
@@ -44,16 +47,29 @@ def test_the_status_sums_up_the_pods() -> None:
 
 
 def test_what_is_unknown_is_left_out() -> None:
-    built = status.build(service(), observation(starting_pod()), load(offered_short=None), 1, [])
+    seen = observation(starting_pod())
+    built = status.build(service(), seen, load(offered_short=None), 1, [], model={}, advice=None)
+    assert "scaling" not in built
     assert "load" not in built
     assert "model" not in built
 
 
-def test_what_was_known_of_the_model_is_kept_while_nobody_says_it() -> None:
-    before = {"model": {"dimension": 384}, "scaling": {"last": {"to": 2}}}
-    built = status.build(service(), replace(observation(starting_pod()), status=before), load(), 1, [])
-    assert built["model"] == {"dimension": 384}
-    assert built["scaling"] == {"last": {"to": 2}}
+def test_the_last_change_is_kept_and_an_advice_is_not() -> None:
+    before = {"scaling": {"last": {"to": 2}, "recommendedReplicas": 3, "recommendation": "busy"}}
+    seen = replace(observation(starting_pod()), status=before)
+    assert status.advised(before) == 3
+    assert status.build(service(), seen, load(), 1, [], model={}, advice=None)["scaling"] == {"last": {"to": 2}}
+    advice = ScalingDecision(5, Reason.MEASURED, "offered much", is_active=True, memory=ScalingMemory())
+    advised = status.build(service(), seen, load(), 1, [], model={}, advice=advice)["scaling"]
+    assert advised == {"last": {"to": 2}, "recommendedReplicas": 5, "recommendation": "offered much"}
+
+
+def test_the_measured_capacity_is_written_and_read_back() -> None:
+    measured = load(measured=Capacity(12_345.0, "v1"))
+    built = status.build(service(), observation(starting_pod()), measured, 1, [], model={}, advice=None)
+    assert built["scaling"] == {"tokensPerSecondPerPod": 12_000, "measuredOn": "v1"}
+    assert status.capacity(built) == Capacity(12_000.0, "v1")
+    assert status.capacity({}) is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,116 @@
+"""Real pods under real load: who is overloaded is taken out, all who are overloaded stay in and get help."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import MODEL, Service, embedding_service
+from tests.e2e.kubectl import Kubectl, condition
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
+
+GATE = "sluice.dev/accepting"
+# A gate's condition is dated in whole seconds.
+CLOCK_SECONDS = 1
+
+
+@pytest.fixture
+def busy(service: Service, cluster_kubectl: Kubectl) -> Iterator[Service]:
+    """Two to four pods, all Ready, that the operator scales; small times, so that the story fits a test."""
+    manifest = embedding_service("busy", uri=f"pvc://models/{MODEL}")
+    del manifest["spec"]["replicas"]
+    manifest["spec"] |= {
+        "model": {"uri": f"pvc://models/{MODEL}"},
+        "scaling": {
+            "minReplicas": 2,
+            "maxReplicas": 4,
+            "targetDrainMilliseconds": 500,
+            "scaleDownStabilizationSeconds": 30,
+        },
+        "readiness": {"minHoldSeconds": 5},
+    }
+    cluster_kubectl.apply(manifest)
+    made = Service("busy", cluster_kubectl, service.server_image)
+    made.eventually(lambda s: s.get("status", {}).get("readyReplicas") == 2, within_seconds=300)
+    yield made
+    cluster_kubectl.run("delete", "embeddingservice", "busy", "--timeout=120s", timeout_seconds=130)
+
+
+def gates(service: Service) -> dict[str, dict[str, Any]]:
+    """The condition of each pod's gate, by pod."""
+    return {p["metadata"]["name"]: condition(p, GATE) for p in service.pods()}
+
+
+def in_traffic(service: Service) -> set[str]:
+    """Pods that the headless Service's EndpointSlices offer to clients."""
+    selector = f"kubernetes.io/service-name={service.name}-headless"
+    return {
+        endpoint["targetRef"]["name"]
+        for piece in service.kubectl.get("endpointslices", "-l", selector)["items"]
+        for endpoint in piece.get("endpoints") or []
+        if endpoint["conditions"].get("ready")
+    }
+
+
+def story(service: Service) -> list[str]:
+    """The reasons of the service's Events about load, in the order of their first times."""
+    told = service.kubectl.get("events", "--field-selector", f"involvedObject.name={service.name}")["items"]
+    about_load = {"GateClosed", "GateOpened", "Saturated", "NotSaturated", "Scaled"}
+    told.sort(key=lambda e: e.get("eventTime") or e["firstTimestamp"])
+    return [e["reason"] for e in told if e["reason"] in about_load]
+
+
+def test_an_overloaded_pod_leaves_the_traffic_and_returns_and_nothing_accepted_is_lost(busy: Service) -> None:
+    victim, other = busy.pods()
+    name, address = victim["metadata"]["name"], victim["status"]["podIP"]
+    with busy.flood(threads=24, target=f"ipv4:{address}:50051") as flood:
+        overloaded_at = flood.first("RESOURCE_EXHAUSTED", within_seconds=60)
+        seen = busy.kubectl.eventually(
+            lambda: gates(busy)[name], lambda gate: gate["status"] == "False", within_seconds=30, what="a closed gate"
+        )
+        closed_at = datetime.fromisoformat(seen["lastTransitionTime"]).timestamp()
+        print(f"gated {closed_at - overloaded_at:.1f} s after the first refusal")
+        assert closed_at - overloaded_at <= 5 + CLOCK_SECONDS
+        assert seen["reason"] == "Overloaded"
+        busy.kubectl.eventually(
+            lambda: in_traffic(busy),
+            lambda pods: name not in pods and other["metadata"]["name"] in pods,
+            within_seconds=10,
+            what="the EndpointSlice without the pod",
+        )
+    busy.kubectl.eventually(
+        lambda: in_traffic(busy), lambda pods: name in pods, within_seconds=60, what="the pod back in traffic"
+    )
+    assert set(flood.outcomes) == {"OK", "RESOURCE_EXHAUSTED"}, flood.outcomes
+    assert gates(busy)[name]["reason"] == "Relieved"
+
+
+def test_a_service_that_is_overloaded_as_a_whole_stays_open_grows_and_shrinks_again(busy: Service) -> None:
+    with busy.steady_client(max_seconds=900) as steady:
+        with busy.flood(threads=64) as flood:
+            saturated = busy.eventually(lambda s: condition(s, "Saturated")["status"] == "True", within_seconds=60)
+            assert "serving pods are overloaded" in condition(saturated, "Saturated")["message"]
+            busy.kubectl.eventually(
+                lambda: {gate["status"] for gate in gates(busy).values() if gate["reason"] != ""},
+                lambda statuses: statuses == {"True"},
+                within_seconds=20,
+                what="all gates open",
+            )
+            grown = busy.eventually(lambda s: s["status"].get("readyReplicas") == 4, within_seconds=240)
+            assert grown["status"]["desiredReplicas"] == 4
+            last = grown["status"]["scaling"]
+        busy.eventually(lambda s: condition(s, "Saturated")["status"] == "False", within_seconds=60)
+        shrunk = busy.eventually(
+            lambda s: s["status"]["desiredReplicas"] == 2 and s["status"].get("readyReplicas") == 2,
+            within_seconds=400,
+        )
+        assert shrunk["status"]["scaling"] != last
+    assert set(flood.outcomes) <= {"OK", "RESOURCE_EXHAUSTED"}, flood.outcomes
+    assert flood.outcomes["OK"] > 0
+    assert set(steady.outcomes) <= {"OK", "RESOURCE_EXHAUSTED"}, steady.outcomes
+    told = story(busy)
+    assert told.index("Saturated") < told.index("NotSaturated"), told
+    scaled = [i for i, reason in enumerate(told) if reason == "Scaled"]
+    assert scaled[0] < told.index("NotSaturated") < scaled[-1], told
