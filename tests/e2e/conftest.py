@@ -120,9 +120,11 @@ class Service:
             yield client
 
     @contextlib.contextmanager
-    def flood(self, *, threads: int, target: str | None = None, max_seconds: int = 300) -> Iterator[RunningClient]:
-        """More than can be computed, at all pods or at one target, while the block runs."""
-        environment = {"THREADS": str(threads), "MAX_SECONDS": str(max_seconds)}
+    def flood(
+        self, *, threads: int | None = None, target: str | None = None, max_seconds: int = 300
+    ) -> Iterator[RunningClient]:
+        """More than can be computed, at all pods or at one target, while the block runs; see clients/flood.py."""
+        environment = {"MAX_SECONDS": str(max_seconds)} | ({"THREADS": str(threads)} if threads else {})
         with self._client("flood.py", environment, target or self._headless) as client:
             yield client
 

@@ -17,14 +17,15 @@ CLOCK_SECONDS = 1
 
 
 @pytest.fixture
-def busy(service: Service, cluster_kubectl: Kubectl) -> Iterator[Service]:
-    """Two to four pods, all Ready, that the operator scales; small times, so that the story fits a test."""
+def busy(service: Service, cluster_kubectl: Kubectl, request: pytest.FixtureRequest) -> Iterator[Service]:
+    """So many to four pods, all Ready, that the operator scales; small times, so that the story fits a test."""
+    least: int = request.param
     manifest = embedding_service("busy", uri=f"pvc://models/{MODEL}")
     del manifest["spec"]["replicas"]
     manifest["spec"] |= {
         "model": {"uri": f"pvc://models/{MODEL}"},
         "scaling": {
-            "minReplicas": 2,
+            "minReplicas": least,
             "maxReplicas": 4,
             "targetDrainMilliseconds": 500,
             "scaleDownStabilizationSeconds": 30,
@@ -33,7 +34,7 @@ def busy(service: Service, cluster_kubectl: Kubectl) -> Iterator[Service]:
     }
     cluster_kubectl.apply(manifest)
     made = Service("busy", cluster_kubectl, service.server_image)
-    made.eventually(lambda s: s.get("status", {}).get("readyReplicas") == 2, within_seconds=300)
+    made.eventually(lambda s: s.get("status", {}).get("readyReplicas") == least, within_seconds=300)
     yield made
     cluster_kubectl.run("delete", "embeddingservice", "busy", "--timeout=120s", timeout_seconds=130)
 
@@ -56,23 +57,26 @@ def in_traffic(service: Service) -> set[str]:
 
 def story(service: Service) -> list[str]:
     """The reasons of the service's Events about load, in the order of their first times."""
-    told = service.kubectl.get("events", "--field-selector", f"involvedObject.name={service.name}")["items"]
+    uid = service.get()["metadata"]["uid"]
+    told = service.kubectl.get("events", "--field-selector", f"involvedObject.uid={uid}")["items"]
     about_load = {"GateClosed", "GateOpened", "Saturated", "NotSaturated", "Scaled"}
     told.sort(key=lambda e: e.get("eventTime") or e["firstTimestamp"])
     return [e["reason"] for e in told if e["reason"] in about_load]
 
 
+# With two, the other could not take over what one is overloaded with, and both would stay open.
+@pytest.mark.parametrize("busy", [3], indirect=True)
 def test_an_overloaded_pod_leaves_the_traffic_and_returns_and_nothing_accepted_is_lost(busy: Service) -> None:
-    victim, other = busy.pods()
+    victim, other, _ = busy.pods()
     name, address = victim["metadata"]["name"], victim["status"]["podIP"]
-    with busy.flood(threads=24, target=f"ipv4:{address}:50051") as flood:
-        overloaded_at = flood.first("RESOURCE_EXHAUSTED", within_seconds=60)
+    with busy.flood(target=f"ipv4:{address}:50051") as flood:
+        refused_at = flood.first("RESOURCE_EXHAUSTED", within_seconds=90)
         seen = busy.kubectl.eventually(
             lambda: gates(busy)[name], lambda gate: gate["status"] == "False", within_seconds=30, what="a closed gate"
         )
         closed_at = datetime.fromisoformat(seen["lastTransitionTime"]).timestamp()
-        print(f"gated {closed_at - overloaded_at:.1f} s after the first refusal")
-        assert closed_at - overloaded_at <= 5 + CLOCK_SECONDS
+        print(f"gated {closed_at - refused_at:.1f} s after the first refusal")
+        assert closed_at - refused_at <= 5 + CLOCK_SECONDS
         assert seen["reason"] == "Overloaded"
         busy.kubectl.eventually(
             lambda: in_traffic(busy),
@@ -83,13 +87,15 @@ def test_an_overloaded_pod_leaves_the_traffic_and_returns_and_nothing_accepted_i
     busy.kubectl.eventually(
         lambda: in_traffic(busy), lambda pods: name in pods, within_seconds=60, what="the pod back in traffic"
     )
-    assert set(flood.outcomes) == {"OK", "RESOURCE_EXHAUSTED"}, flood.outcomes
+    assert set(flood.outcomes) <= {"OK", "RESOURCE_EXHAUSTED"}, flood.outcomes
+    assert flood.outcomes["OK"] > 0
     assert gates(busy)[name]["reason"] == "Relieved"
 
 
+@pytest.mark.parametrize("busy", [2], indirect=True)
 def test_a_service_that_is_overloaded_as_a_whole_stays_open_grows_and_shrinks_again(busy: Service) -> None:
     with busy.steady_client(max_seconds=900) as steady:
-        with busy.flood(threads=64) as flood:
+        with busy.flood(threads=96) as flood:
             saturated = busy.eventually(lambda s: condition(s, "Saturated")["status"] == "True", within_seconds=60)
             assert "serving pods are overloaded" in condition(saturated, "Saturated")["message"]
             busy.kubectl.eventually(

@@ -1,7 +1,7 @@
 """Runs inside the cluster: asks for more than can be computed until told to stop; prints how each request went.
 
-THREADS clients ask again at once, refused ones after a short pause and without a retry of their own. What was
-accepted has to be answered: anything but OK and a refusal is a loss.
+THREADS clients ask again at once, refused ones after a pause; without THREADS there are as many as are not refused.
+What was accepted has to be answered: anything but OK and a refusal is a loss.
 """
 
 import json
@@ -33,7 +33,11 @@ SERVICE_CONFIG = {
         }
     ],
 }
-ROWS, TOKENS = 64, 32
+ROWS, TOKENS = 16, 32
+# Of a refused client; shorter, and refusals would be most of what is asked.
+PAUSE_SECONDS = 5
+# None fills a queue up to its limit and keeps it there.
+MOST_THREADS = int(os.environ["THREADS"]) if "THREADS" in os.environ else None
 
 stopping = threading.Event()
 signal.signal(signal.SIGTERM, lambda _signal, _frame: stopping.set())
@@ -50,18 +54,36 @@ def note(code: str, details: str | None = None) -> None:
             print(f"{code}: {details}", flush=True)
 
 
-def ask(stub: embeddings_pb2_grpc.EmbeddingsStub, deadline: float) -> None:
+def request() -> embeddings_pb2.EmbedRequest:
     ids = embeddings_pb2.TokenIds(
         ids=np.full(ROWS * TOKENS, 2000, dtype="<i4").tobytes(), lengths=np.full(ROWS, TOKENS, dtype="<i4").tobytes()
     )
-    request = embeddings_pb2.EmbedRequest(token_ids=ids)
+    return embeddings_pb2.EmbedRequest(token_ids=ids)
+
+
+def ask(stub: embeddings_pb2_grpc.EmbeddingsStub, deadline: float) -> None:
     while not stopping.is_set() and time.monotonic() < deadline:
         try:
-            stub.Embed(request, timeout=60, wait_for_ready=True)
+            stub.Embed(request(), timeout=60, wait_for_ready=True)
             note("OK")
         except grpc.RpcError as error:
             note(error.code().name, error.details())
+            if MOST_THREADS is None:
+                return
+            stopping.wait(PAUSE_SECONDS)
+
+
+def start(stub: embeddings_pb2_grpc.EmbeddingsStub, deadline: float) -> list[threading.Thread]:
+    """All clients at once; or one after the other until one is refused, which then asks no more."""
+    threads: list[threading.Thread] = []
+    while not stopping.is_set() and len(threads) < (MOST_THREADS or 200):
+        threads.append(threading.Thread(target=ask, args=(stub, deadline)))
+        threads[-1].start()
+        if MOST_THREADS is None:
             stopping.wait(0.2)
+            if outcomes["RESOURCE_EXHAUSTED"]:
+                break
+    return threads
 
 
 options = [
@@ -70,11 +92,7 @@ options = [
 ]
 end = time.monotonic() + float(os.environ["MAX_SECONDS"])
 with grpc.insecure_channel(os.environ["TARGET"], options=options) as channel:
-    made = embeddings_pb2_grpc.EmbeddingsStub(channel)
-    threads = [threading.Thread(target=ask, args=(made, end)) for _ in range(int(os.environ["THREADS"]))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    for one in start(embeddings_pb2_grpc.EmbeddingsStub(channel), end):
+        one.join()
 json.dump(outcomes, sys.stdout)
 print(flush=True)
