@@ -79,7 +79,7 @@ lint-style: venv
 
 .PHONY: lint-types
 lint-types: venv
-	$(BIN)/mypy client/sluice_client server/sluice_server operator/sluice_operator dev bench
+	$(BIN)/mypy client/sluice_client server/sluice_server operator/sluice_operator dev bench simulation
 
 .PHONY: lint-layers
 lint-layers: venv
@@ -96,6 +96,10 @@ lint-generated: venv
 format: venv ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --quiet --fix .
 	$(BIN)/ruff format --quiet .
+
+.PHONY: simulate
+simulate: venv ## Compare scaling with HPA, KPA and KEDA in a model of pods; writes simulation/results/
+	$(BIN)/python -m simulation
 
 .PHONY: unit
 unit: venv ## The tests that need neither cluster nor control plane
