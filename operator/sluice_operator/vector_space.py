@@ -64,15 +64,20 @@ def assess(spec: ModelSpec, before: Json, pods: Iterable[Pod]) -> VectorSpace:
     )
     is_same = before.get("declaration") == declared
     ours = spec.fingerprint or (before.get("fingerprint") if is_same else None) or next((f for _, f in said), None)
-    strangers = [(p, f) for p, f in said if f != ours]
-    example = next((p for p, f in said if f == ours), None)
-    model = before if example is None else _model(example, declared)
+    strangers = [(p, f) for p, f in said if not _are_same(f, ours)]
+    example = next((p for p, f in said if _are_same(f, ours)), None)
+    model = before if example is None else _model(example, declared, ours)
     return VectorSpace(
         model=model,
         strangers=frozenset(p.uid for p, _ in strangers),
         trouble=_trouble(spec, ours, strangers),
         change=_change(before.get("fingerprint"), model.get("fingerprint")),
     )
+
+
+def _are_same(fingerprint: str, ours: str | None) -> bool:
+    """Two digests joined by a dash, of which noise between machines may change one (the server's fingerprint.py)."""
+    return ours is not None and any(a == b for a, b in zip(fingerprint.split("-"), ours.split("-"), strict=False))
 
 
 def _fingerprint(pod: Pod) -> str | None:
@@ -82,13 +87,14 @@ def _fingerprint(pod: Pod) -> str | None:
     return pod.report.health.model_fingerprint
 
 
-def _model(pod: Pod, declared: str) -> Json:
+def _model(pod: Pod, declared: str, fingerprint: str | None) -> Json:
+    """The fingerprint stays as it was first said, or noise would carry it on step by step."""
     assert pod.report is not None, "it has said its fingerprint"
     health = pod.report.health
     said = {
         "dimension": health.dimension,
         "revision": health.model_revision,
-        "fingerprint": health.model_fingerprint,
+        "fingerprint": fingerprint,
         "declaration": declared,
     }
     return {name: value for name, value in said.items() if value is not None}

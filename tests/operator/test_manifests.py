@@ -194,13 +194,13 @@ def test_more_pods_may_go_at_once_where_the_spec_says_so() -> None:
 def test_a_model_of_an_object_store_and_its_credentials() -> None:
     wanted = service(
         model={
-            "uri": "s3://models/minilm/v2", "revision": "0123456789abcdef", "credentialsSecretRef": {"name": "store"},
+            "uri": "s3://models/minilm/v2", "revision": "01234567-89abcdef", "credentialsSecretRef": {"name": "store"},
             "s3": {"endpoint": "http://minio.storage.svc:9000", "region": "eu-central-1"},
         }
     )  # fmt: skip
     seen = environment_of(wanted)
     expected = {
-        "MODEL_PATH": "s3://models/minilm/v2", "MODEL_REVISION": "0123456789abcdef",
+        "MODEL_PATH": "s3://models/minilm/v2", "MODEL_REVISION": "01234567-89abcdef",
         "AWS_ENDPOINT_URL_S3": "http://minio.storage.svc:9000", "AWS_REGION": "eu-central-1",
         "AWS_ACCESS_KEY_ID": {"secretKeyRef": {"name": "store", "key": "AWS_ACCESS_KEY_ID"}},
         "AWS_SECRET_ACCESS_KEY": {"secretKeyRef": {"name": "store", "key": "AWS_SECRET_ACCESS_KEY"}},
@@ -233,7 +233,7 @@ def test_downloads_are_kept_by_each_pod_or_shared() -> None:
         ({}, False), ({"dtype": "bfloat16"}, False), ({"maxInputTokens": 64}, False),
         ({"cache": {"emptyDir": {"sizeLimit": "1Gi"}}}, False),
         ({"uri": "hf://o/other"}, True), ({"revision": "v2"}, True), ({"pooling": "cls"}, True),
-        ({"excludeTokens": ["[q]"]}, True), ({"fingerprint": "0123456789abcdef"}, True),
+        ({"excludeTokens": ["[q]"]}, True), ({"fingerprint": "01234567-89abcdef"}, True),
     ],
 )  # fmt: skip
 def test_what_declares_other_vectors(change: dict[str, Any], is_other_model: bool) -> None:

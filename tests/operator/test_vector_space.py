@@ -39,6 +39,14 @@ def test_the_first_pod_that_serves_says_whose_vectors_they_are() -> None:
     assert (space.strangers, space.trouble, space.change) == (frozenset(), None, None)
 
 
+def test_one_half_of_a_fingerprint_is_enough_and_the_first_one_is_kept() -> None:
+    before = KNOWN | {"fingerprint": "aa-bb"}
+    space = judged(computing("a", "cc-bb"), computing("b", "aa-dd"), computing("c", "bb-aa"), before=before)
+    assert space.strangers == {"uid-c"}
+    assert space.model["fingerprint"] == "aa-bb"
+    assert space.change is None
+
+
 def test_of_several_first_pods_the_one_that_receives_traffic_goes_first() -> None:
     space = judged(waiting("a", "f2"), computing("b", "f1"), before={})
     assert space.model["fingerprint"] == "f1"
@@ -104,14 +112,14 @@ def test_other_precision_is_no_other_model() -> None:
 
 
 def test_a_fingerprint_in_the_spec_decides_from_the_first_pod_on() -> None:
-    pinned = model(fingerprint="0123456789abcdef")
+    pinned = model(fingerprint="01234567-89abcdef")
     wrong = judged(waiting("a", "f1", pinned), before={}, declared=pinned)
     assert wrong.strangers == {"uid-a"}
     assert wrong.model == {}
     assert wrong.trouble is not None
     assert "as spec.model.fingerprint asks for" in wrong.trouble.message
-    right = judged(waiting("a", "0123456789abcdef", pinned), declared=pinned)
-    assert (right.strangers, right.model["fingerprint"]) == (frozenset(), "0123456789abcdef")
+    right = judged(waiting("a", "01234567-89abcdef", pinned), declared=pinned)
+    assert (right.strangers, right.model["fingerprint"]) == (frozenset(), "01234567-89abcdef")
 
 
 def test_pods_and_a_status_from_before_there_were_declarations_are_left_alone() -> None:

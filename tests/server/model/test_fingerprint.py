@@ -36,6 +36,19 @@ def test_another_pooling_has_another(family_folder: Folders) -> None:
     assert len(prints) == 3
 
 
+def test_noise_at_a_step_changes_one_half_at_most() -> None:
+    # Two texts at a right angle but for a little, and their similarity on a step of the rounding.
+    for similarity in (0.025, 0.05, 0.4, 0.425):
+        prints = []
+        for noise in (-1e-6, 1e-6):
+            rows = np.eye(len(PROBE_TEXTS), dtype=np.float64)
+            cosine = similarity + noise
+            rows[1, :2] = cosine, np.sqrt(1 - cosine**2)
+            prints.append(digest(rows.astype(np.float32)).split("-"))
+        assert sum(a == b for a, b in zip(*prints, strict=True)) >= 1
+        assert prints[0] != prints[1], "the noise lies on a step of one of them"
+
+
 def test_scale_does_not_matter_but_width_does() -> None:
     rows = np.random.default_rng(0).normal(size=(len(PROBE_TEXTS), 64)).astype(np.float32)
     assert digest(rows) == digest(rows * 4)
