@@ -4,7 +4,7 @@ import json
 import logging
 import subprocess
 import sys
-import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,22 +131,12 @@ def load(cache: Path, *, compile: bool) -> Backend:  # noqa: A002 - the setting'
     return load_model(config, lambda *_: None).backend
 
 
-def wait_until_said(caplog: pytest.LogCaptureFixture, what: str, within_seconds: float) -> None:
-    said = threading.Event()
-
-    class Listener(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if what in record.getMessage() or "stays uncompiled" in record.getMessage():
-                said.set()
-
-    listener = Listener()
-    logger = logging.getLogger("sluice_server.model.compiled.upgrade")
-    logger.addHandler(listener)
-    try:
-        assert what in caplog.text or said.wait(within_seconds)
-    finally:
-        logger.removeHandler(listener)
-    assert what in caplog.text
+def wait_until_compiled(backend: Backend, caplog: pytest.LogCaptureFixture, within_seconds: float) -> None:
+    deadline = time.monotonic() + within_seconds
+    while backend.execution != "compiled":
+        assert "stays uncompiled" not in caplog.text
+        assert time.monotonic() < deadline, caplog.text
+        time.sleep(0.2)
 
 
 @pytest.mark.timeout(900)
@@ -157,8 +147,7 @@ def test_a_compiled_model_is_made_once_and_gives_the_same_embeddings(
     plain = load(tmp_path / "unused", compile=False)
     first = load(tmp_path, compile=True)
     assert (plain.execution, first.execution) == ("eager", "eager"), "a server does not wait for the compiler"
-    wait_until_said(caplog, "serving the compiled model", within_seconds=840)
-    assert first.execution == "compiled"
+    wait_until_compiled(first, caplog, within_seconds=840)
 
     again = load(tmp_path, compile=True)
     assert again.execution == "compiled", "what the cache holds is taken at once"
