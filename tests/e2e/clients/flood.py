@@ -36,12 +36,14 @@ SERVICE_CONFIG = {
 ROWS, TOKENS = 16, 32
 # Of a refused client; shorter, and refusals would be most of what is asked.
 PAUSE_SECONDS = 5
+CALM_SECONDS = 1
 # None fills a queue up to its limit and keeps it there.
 MOST_THREADS = int(os.environ["THREADS"]) if "THREADS" in os.environ else None
 
 stopping = threading.Event()
 signal.signal(signal.SIGTERM, lambda _signal, _frame: stopping.set())
 outcomes: Counter[str] = Counter()
+refused_at = [float("-inf")]
 lock = threading.Lock()
 
 
@@ -68,21 +70,21 @@ def ask(stub: embeddings_pb2_grpc.EmbeddingsStub, deadline: float) -> None:
             note("OK")
         except grpc.RpcError as error:
             note(error.code().name, error.details())
-            if MOST_THREADS is None:
-                return
+            refused_at.append(time.monotonic())
             stopping.wait(PAUSE_SECONDS)
 
 
 def start(stub: embeddings_pb2_grpc.EmbeddingsStub, deadline: float) -> list[threading.Thread]:
-    """All clients at once; or one after the other until one is refused, which then asks no more."""
+    """All clients at once; or one more whenever none was refused lately, which keeps a queue at its limit."""
     threads: list[threading.Thread] = []
     while not stopping.is_set() and len(threads) < (MOST_THREADS or 200):
+        if MOST_THREADS is None and time.monotonic() - refused_at[-1] < CALM_SECONDS:
+            stopping.wait(0.1)
+            continue
         threads.append(threading.Thread(target=ask, args=(stub, deadline)))
         threads[-1].start()
         if MOST_THREADS is None:
             stopping.wait(0.2)
-            if outcomes["RESOURCE_EXHAUSTED"]:
-                break
     return threads
 
 
