@@ -203,7 +203,7 @@ def test_the_pods_with_least_to_do_go_first(
 def test_pods_of_other_vectors_get_no_traffic_until_they_are_declared(
     operator: OperatorProcess, deploy: Deploy, kubectl: Kubectl, kubelet: Kubelet
 ) -> None:
-    ours, theirs = "0000000000000001", "0000000000000002"
+    ours, theirs = "00000000-00000001", "00000002-00000002"
 
     def computing(fingerprint: str) -> dict[str, Any]:
         model = {
