@@ -16,10 +16,11 @@ class _JumpingSelector(selectors.DefaultSelector):
         self._slept = slept
 
     def select(self, timeout: float | None = None) -> Any:
-        if timeout:
+        ready = super().select(0)
+        if not ready:
+            assert timeout is not None, "nothing is scheduled, so time would stand still for ever"
             self._slept(timeout)
-        assert timeout is not None, "nothing is scheduled, so time would stand still for ever"
-        return super().select(0)
+        return ready
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sluice_operator.kube import KubeError
 from sluice_operator.leader import Elector, Fence, Seen, Terms, claim, seconds_until_free, seen
 
-from tests.operator.virtual_time import run
+from tests.virtual_time import run_in_virtual_time
 
 TERMS = Terms(lease_seconds=10, deadline_seconds=7.0, interval_seconds=2.0)
 NOON = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
@@ -198,7 +198,7 @@ def test_one_leads_for_as_long_as_it_renews() -> None:
         await first.stop()
         await second.stop()
 
-    run(timeline())
+    run_in_virtual_time(timeline())
 
 
 def test_a_leader_that_ends_gives_the_lease_back_and_the_standby_takes_it_at_its_next_look() -> None:
@@ -209,7 +209,7 @@ def test_a_leader_that_ends_gives_the_lease_back_and_the_standby_takes_it_at_its
         assert await until_leads(second) < 1.1
         await second.stop()
 
-    run(timeline())
+    run_in_virtual_time(timeline())
 
 
 def test_a_leader_that_dies_is_replaced_when_its_lease_has_run_out() -> None:
@@ -219,7 +219,7 @@ def test_a_leader_that_dies_is_replaced_when_its_lease_has_run_out() -> None:
         assert 8.0 <= await until_leads(second) < 12.0
         await second.stop()
 
-    run(timeline())
+    run_in_virtual_time(timeline())
 
 
 @pytest.mark.parametrize("treatment", ["refused", "hangs"])
@@ -239,7 +239,7 @@ def test_a_leader_that_reaches_nobody_stops_before_another_may_start_and_stands_
         await first.stop()
         await second.stop()
 
-    run(timeline())
+    run_in_virtual_time(timeline())
 
 
 def test_one_failed_renewal_costs_nothing() -> None:
@@ -253,7 +253,7 @@ def test_one_failed_renewal_costs_nothing() -> None:
         await first.stop()
         await second.stop()
 
-    run(timeline())
+    run_in_virtual_time(timeline())
 
 
 def test_a_renewal_that_took_effect_but_was_not_answered_is_found_to_be_ones_own() -> None:
@@ -267,7 +267,7 @@ def test_a_renewal_that_took_effect_but_was_not_answered_is_found_to_be_ones_own
         await first.stop()
         await second.stop()
 
-    run(timeline())
+    run_in_virtual_time(timeline())
 
 
 def test_a_leader_whose_lease_somebody_deleted_makes_it_anew() -> None:
@@ -280,7 +280,7 @@ def test_a_leader_whose_lease_somebody_deleted_makes_it_anew() -> None:
         await first.stop()
         await second.stop()
 
-    run(timeline())
+    run_in_virtual_time(timeline())
 
 
 def test_what_ends_while_it_should_lead_ends_the_campaign_and_the_lease_is_free() -> None:
@@ -296,7 +296,7 @@ def test_what_ends_while_it_should_lead_ends_the_campaign_and_the_lease_is_free(
         assert server.lease is not None
         assert server.lease["spec"]["holderIdentity"] == ""
 
-    run(timeline())
+    run_in_virtual_time(timeline())
 
 
 @settings(max_examples=60, deadline=None)
@@ -340,4 +340,4 @@ def test_whatever_happens_two_never_write_and_in_the_end_one_does(story: list[tu
         for instance in instances.values():
             await instance.stop()
 
-    run(timeline())
+    run_in_virtual_time(timeline())

@@ -9,7 +9,7 @@ from sluice_operator.kube import KubeError
 from sluice_operator.resync import OWNED, SELECTORS, Resync
 from sluice_operator.store import Store
 
-from tests.operator import virtual_time
+from tests.virtual_time import run_in_virtual_time
 
 INTERVAL = 60.0
 
@@ -70,7 +70,7 @@ class Stage:
 
 def in_virtual_time(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
     def run() -> None:
-        virtual_time.run(test())
+        run_in_virtual_time(test())
 
     run.__name__, run.__doc__ = test.__name__, test.__doc__
     return run

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from sluice_operator import metrics, web
 
-from tests.operator import virtual_time
+from tests.virtual_time import run_in_virtual_time
 
 Ask = Callable[[str], Any]
 
@@ -86,4 +86,4 @@ def test_a_loop_that_is_always_late_does_not_keep_up(monkeypatch: pytest.MonkeyP
         assert not lag.keeps_up
         looks.cancel()
 
-    virtual_time.run(main())
+    run_in_virtual_time(main())

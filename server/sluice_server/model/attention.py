@@ -5,6 +5,7 @@ name that has no mask function; under its stock names a packed input would atten
 """
 
 import importlib.util
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -56,7 +57,7 @@ def packed_attention(
 
 
 @packed_attention.register_fake
-def _packed_attention_shape(
+def attended_shape(
     query: torch.Tensor,
     key: torch.Tensor,  # noqa: ARG001
     value: torch.Tensor,  # noqa: ARG001
@@ -64,6 +65,7 @@ def _packed_attention_shape(
     scale: float,  # noqa: ARG001
     window: int,  # noqa: ARG001
 ) -> torch.Tensor:
+    """What packed_attention and every other operator of its signature gives, without computing it."""
     heads, tokens, width = query.shape
     return query.new_empty(tokens, heads, width)
 
@@ -82,7 +84,7 @@ def use(model: PreTrainedModel, info: ModelInfo) -> None:
     if info.layout == "packed" and not takes_packed(model):
         raise ValueError(f"{type(model).__name__} has an attention of its own")
     if info.layout == "packed":
-        AttentionInterface.register(NAME, _attention_forward)
+        AttentionInterface.register(NAME, as_layer(packed_attention))
     if takes_packed(model):
         model.set_attn_implementation(NAME if info.layout == "packed" else padded_attention(model, info))
 
@@ -95,23 +97,27 @@ def padded_attention(model: PreTrainedModel, info: ModelInfo) -> str:
     return "flash_attention_2" if computable and supported and installed else "sdpa"
 
 
-def _attention_forward(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,  # noqa: ARG001 - rows are told apart by cu_seqlens
-    *,
-    scaling: float | None = None,
-    sliding_window: int | None = None,
-    cu_seq_lens_q: torch.Tensor,
-    **_: Any,
-) -> tuple[torch.Tensor, None]:
-    """What a transformers attention layer calls; (1, heads, tokens, head_dim) in, (1, tokens, heads, head_dim) out."""
-    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    window = sliding_window or 0
-    del module
-    return packed_attention(query[0], key[0], value[0], cu_seq_lens_q, scale, window).unsqueeze(0), None
+def as_layer(compute: Callable[..., torch.Tensor]) -> Callable[..., tuple[torch.Tensor, None]]:
+    """What a transformers attention layer calls, around an operator with the signature of packed_attention."""
+
+    def layer(
+        module: torch.nn.Module,  # noqa: ARG001
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,  # noqa: ARG001 - rows are told apart by cu_seqlens
+        *,
+        scaling: float | None = None,
+        sliding_window: int | None = None,
+        cu_seq_lens_q: torch.Tensor,
+        **_: Any,
+    ) -> tuple[torch.Tensor, None]:
+        """(1, heads, tokens, head_dim) in, (1, tokens, heads, head_dim) out."""
+        scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+        out = compute(query[0], key[0], value[0], cu_seq_lens_q, scale, sliding_window or 0)
+        return out.unsqueeze(0), None
+
+    return layer
 
 
 def _equal_runs(cu_seqlens: torch.Tensor) -> list[tuple[int, int, int]]:

@@ -11,13 +11,13 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch._inductor
 from transformers import AttentionInterface, AutoConfig, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
+from sluice_server.model import attention
 from sluice_server.model.compiled import artifact, library
 from sluice_server.model.precision import DTYPES
 from sluice_server.model.weights import load_weights
@@ -60,13 +60,13 @@ def make(recipe: artifact.Recipe, target: artifact.Artifact) -> None:
     """
     library.build(target.library)
     library.load(target.library)
-    library.describe_shapes()
+    torch.library.register_fake("sluice_native::packed_attention", attention.attended_shape)
     folder, dtype = Path(recipe.folder), DTYPES[recipe.dtype]
     config = AutoConfig.from_pretrained(folder, trust_remote_code=recipe.trust_remote_code)
     model = load_weights(
         folder, config, dtype, trust_remote_code=recipe.trust_remote_code, allow_pickle=recipe.allow_pickle
     )
-    AttentionInterface.register(_NAME, _attention)
+    AttentionInterface.register(_NAME, attention.as_layer(_attention))
     model.set_attn_implementation(_NAME)
     tokens, rows = torch.export.Dim("tokens", min=2, max=_MOST), torch.export.Dim("ends", min=2, max=_MOST)
     shapes = {"ids": {0: tokens}, "positions": {0: tokens}, "cu_seqlens": {0: rows}}
@@ -102,25 +102,13 @@ class Forward(torch.nn.Module):
 
 
 def _attention(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,  # noqa: ARG001 - rows are told apart by cu_seqlens
-    *,
-    scaling: float | None = None,
-    sliding_window: int | None = None,
-    cu_seq_lens_q: torch.Tensor,
-    **_: Any,
-) -> tuple[torch.Tensor, None]:
-    """As attention.py's, with the operator in C++."""
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, cu_seqlens: torch.Tensor, scale: float, window: int
+) -> torch.Tensor:
+    """The operator in C++, for the heads that it computes."""
     if not library.takes(query.shape[-1], query.dtype):
         raise library.BuildError(f"heads of {query.shape[-1]} in {query.dtype} are not computed by the operator")
-    del module
-    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    window = sliding_window or 0
-    out = torch.ops.sluice_native.packed_attention(query[0], key[0], value[0], cu_seq_lens_q, scale, window)
-    return out.unsqueeze(0), None
+    out: torch.Tensor = torch.ops.sluice_native.packed_attention(query, key, value, cu_seqlens, scale, window)
+    return out
 
 
 def _example() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

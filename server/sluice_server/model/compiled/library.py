@@ -64,19 +64,3 @@ def load(path: Path) -> None:
 def takes(head_dim: int, dtype: torch.dtype) -> bool:
     """Whether the attention operator computes such heads."""
     return head_dim % _LANES == 0 and dtype in (torch.float32, torch.bfloat16)
-
-
-def describe_shapes() -> None:
-    """Tells torch.export what the attention operator gives, without running it."""
-
-    @torch.library.register_fake("sluice_native::packed_attention")  # type: ignore[untyped-decorator]
-    def _shape(
-        query: torch.Tensor,
-        key: torch.Tensor,  # noqa: ARG001
-        value: torch.Tensor,  # noqa: ARG001
-        cu_seqlens: torch.Tensor,  # noqa: ARG001
-        scale: float,  # noqa: ARG001
-        window: int,  # noqa: ARG001
-    ) -> torch.Tensor:
-        heads, tokens, width = query.shape
-        return query.new_empty(tokens, heads, width)
