@@ -22,7 +22,7 @@ from urllib3.exceptions import HTTPError
 from tests.operator.builders import health_document
 
 NODE = "loopback"
-_TIMEOUT_SECONDS = 10
+_TIMEOUT_SECONDS = 5
 _NETWORK = f"127.{16 + os.getpid() % 200}"
 """Its pods are on loopback, apart from those of other test runs on this machine."""
 Document = dict[str, Any]
@@ -49,7 +49,10 @@ class Kubelet:
     """One node, run by a thread."""
 
     def __init__(self, kubeconfig: Path) -> None:
-        self._core = client.CoreV1Api(config.new_client_from_config(str(kubeconfig)))
+        api = config.new_client_from_config(str(kubeconfig))
+        # The loop below tries again: a request that hangs in an outage must not keep the node from its heartbeat.
+        api.configuration.retries = False
+        self._core = client.CoreV1Api(client.ApiClient(api.configuration))
         self.scripts: dict[str, Script] = defaultdict(Script)
         self.failures: list[Exception] = []
         self.may_fail = False
@@ -92,7 +95,6 @@ class Kubelet:
     def _heartbeat(self) -> None:
         if time.monotonic() - self._heartbeat_at < 10:
             return
-        self._heartbeat_at = time.monotonic()
         ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "",
                  "lastHeartbeatTime": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}  # fmt: skip
         capacity = {"cpu": "64", "memory": "256Gi", "pods": "500"}
@@ -102,6 +104,7 @@ class Kubelet:
             _request_timeout=_TIMEOUT_SECONDS,
         )
         self._core.patch_node(NODE, {"spec": {"taints": None}}, _request_timeout=_TIMEOUT_SECONDS)
+        self._heartbeat_at = time.monotonic()
 
     def _sync(self, body: dict[str, Any]) -> None:
         metadata = body["metadata"]

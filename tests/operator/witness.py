@@ -27,7 +27,10 @@ class Witness:
     """
 
     def __init__(self, kubeconfig: Path, namespace: str, service: str) -> None:
-        api = config.new_client_from_config(str(kubeconfig))
+        loaded = config.new_client_from_config(str(kubeconfig))
+        # A look that fails is followed by the next; one that is tried again for long sees nothing meanwhile.
+        loaded.configuration.retries = False
+        api = client.ApiClient(loaded.configuration)
         self._core, self._apps, self._custom = (
             client.CoreV1Api(api),
             client.AppsV1Api(api),
