@@ -12,6 +12,7 @@ COREDNS = "v1.12.4"
 HELM = "v3.18.6"
 PAUSE = "v1"
 VERSITYGW = "v1.8.0"
+KWOK = "v0.7.0"
 
 # Without these the API server calls itself v0.0.0-master, and Helm's kubeVersion checks fail.
 _MAJOR, _MINOR = KUBERNETES.removeprefix("v").split(".")[:2]
@@ -71,3 +72,7 @@ NODE = (
 )
 # Of no cluster: the S3 server that the tests load models from.
 OBJECT_STORE = Program("versitygw", VERSITYGW, "github.com/versity/versitygw/cmd/versitygw", "versitygw")
+# Of no cluster either: plays the nodes and pods of a crowd that no machine could run.
+FAKE_NODES = Program(
+    "kwok", KWOK, "sigs.k8s.io/kwok/cmd/kwok", "kwok", f"-s -w -X sigs.k8s.io/kwok/pkg/consts.Version={KWOK}"
+)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from sluice_operator import drift
+from sluice_operator import drift, metrics
 from sluice_operator.kube import FIELD_MANAGER, KubeError
 from sluice_operator.manifests import UNWATCHED
 from sluice_operator.ownership import API_VERSION, KIND
+from sluice_operator.pace import PACED, Pace
 from sluice_operator.reasons import Reason
 from sluice_operator.status import Event
 from sluice_operator.values import DELETION_COST, GATE, Trouble
@@ -42,15 +44,19 @@ class Outcome:
     trouble: Trouble | None = None
     wrote_status: bool = False
     did_apply: bool = False
+    ask_again_seconds: float | None = None
+    """When gates that wait for their turn should be decided anew; None where none does."""
 
 
 class Actor:
     """Writes for one operator instance."""
 
-    def __init__(self, kube: Kube, store: Store, *, instance: str) -> None:
+    def __init__(self, kube: Kube, store: Store, *, instance: str, gate_writes_per_second: float) -> None:
         self._kube = kube
         self._store = store
         self._instance = instance
+        self._pace = Pace.of(gate_writes_per_second, time.monotonic())
+        self._waiting: set[ServiceKey] = set()
 
     async def carry_out(self, service: EmbeddingService, plan: Plan) -> Outcome:
         """Gates first, as traffic waits for them; events last, as they tell what was done.
@@ -59,10 +65,7 @@ class Actor:
             KubeError: where the API server fails; what it refuses for good is in the outcome instead.
         """
         outcome = Outcome()
-        for change in plan.gates:
-            if await self._set_gate(service.key, change) and change.event is not None:
-                note = f"pod {change.pod_name}: {change.message}"
-                await self._tell(service, Event(change.event, note, is_warning=not change.opens))
+        await self._move_gates(service, plan.gates, outcome)
         for cost in plan.costs:
             await self._set_cost(service, cost)
         for apply in plan.apply:
@@ -80,6 +83,25 @@ class Actor:
         for event in plan.events:
             await self._tell(service, event)
         return outcome
+
+    async def _move_gates(self, service: EmbeddingService, changes: Iterable[GateChange], outcome: Outcome) -> None:
+        """As many as the pace allows, in their order; the others are decided anew, so none of them is kept."""
+        waiting = 0
+        for change in changes:
+            if change.reason in PACED and (waiting or not self._has_turn()):
+                waiting += 1
+            elif await self._set_gate(service.key, change) and change.event is not None:
+                note = f"pod {change.pod_name}: {change.message}"
+                await self._tell(service, Event(change.event, note, is_warning=not change.opens))
+        self._waiting.discard(service.key)
+        if waiting:
+            self._waiting.add(service.key)
+            outcome.ask_again_seconds = self._pace.pause_seconds(len(self._waiting))
+        metrics.GATES_WAITING.labels(namespace=service.namespace, service=service.name).set(waiting)
+
+    def _has_turn(self) -> bool:
+        self._pace, may = self._pace.take(time.monotonic())
+        return may
 
     async def _apply(self, apply: Apply, outcome: Outcome) -> Trouble | None:
         kind, name = apply.key
@@ -110,6 +132,7 @@ class Actor:
         Raises:
             KubeError: where the API server fails; a pod that is gone too is as good.
         """
+        self._waiting.discard(key)
         for change in changes:
             await self._set_gate(key, change)
 

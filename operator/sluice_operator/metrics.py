@@ -24,6 +24,12 @@ TASK_DEATHS = Counter(
     registry=REGISTRY,
 )
 POLLS = Counter("sluice_operator_health_polls", "Polls of /health.", ("outcome",), registry=REGISTRY)
+POLL_DELAY = Histogram(
+    "sluice_operator_poll_delay_seconds",
+    "How late the pods of a service were polled, by the poll interval.",
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
+    registry=REGISTRY,
+)
 RESYNC_REPAIRS = Counter(
     "sluice_operator_resync_repairs",
     "Objects that a watch had missed and a list found.",
@@ -60,6 +66,12 @@ OFFERED_RATE = Gauge(
     "sluice_offered_tokens_per_second", "Tokens per second that clients ask for.", _SERVICE, registry=REGISTRY
 )
 CLOSED_GATES = Gauge("sluice_closed_gates", "Pods whose readiness gate is closed.", _SERVICE, registry=REGISTRY)
+GATES_WAITING = Gauge(
+    "sluice_gates_waiting",
+    "Gates that should open or close and wait for their turn, as only so many move per second.",
+    _SERVICE,
+    registry=REGISTRY,
+)
 SATURATED = Gauge(
     "sluice_saturated", "Whether more pods are overloaded than may be closed.", _SERVICE, registry=REGISTRY
 )
@@ -72,6 +84,7 @@ _GAUGES = (
     QUEUED_TOKENS,
     OFFERED_RATE,
     CLOSED_GATES,
+    GATES_WAITING,
     SATURATED,
 )
 

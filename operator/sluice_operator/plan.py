@@ -60,8 +60,10 @@ class Plan:
     costs: list[CostChange]
     apply: list[Apply]
     delete: list[Child]
+    facts: Json
+    """The status as it is now."""
     status: Json | None
-    """None where the status is as it should be."""
+    """The same, to be written; None where what is written is as good."""
     events: list[Event]
     scaling: ScalingMemory
 
@@ -106,6 +108,7 @@ def decide(
         costs=deletion_cost.cost_changes(observation.live_pods, count.replicas) if rescales and count.falls else [],
         apply=apply,
         delete=_superfluous(wanted, children) if image is not None else [],
+        facts=new_status,
         status=new_status if is_news else None,
         events=told if is_news or apply else [],
         scaling=count.decision.memory,

@@ -71,7 +71,9 @@ class Reconciler:
     def _start_afresh(self) -> None:
         """Forgets everything about a service of the same name that is gone."""
         self._reports: dict[str, Report] = {}
-        self._polled_at = float("-inf")
+        self._poll_due: float | None = None
+        self._heard_at = float("-inf")
+        self._ask_again_at = float("inf")
         self._load_window = LoadWindow()
         self._load: Load | None = None
         self._pressure = PressureWindow()
@@ -118,7 +120,7 @@ class Reconciler:
 
     async def _rest(self) -> None:
         """Until the next poll, or until woken."""
-        due = self._polled_at + self._settings.poll_interval_seconds
+        due = min(self._ask_again_at, self._poll_due or float("-inf"))
         await asyncio.sleep(_LEAST_PAUSE_SECONDS)
         try:
             async with asyncio.timeout(max(0.0, due - time.monotonic())):
@@ -162,7 +164,7 @@ class Reconciler:
         self._memory = replace(self._memory, scaling=decision.scaling)
         outcome = await self._actor.carry_out(service, decision)
         self._take_in(outcome, now)
-        self._export(service, observation, decision)
+        self._export(service, decision.facts)
         return True
 
     async def _let_go(self) -> None:
@@ -185,14 +187,17 @@ class Reconciler:
 
     async def _poll(self, pods: tuple[Pod, ...], now: float) -> None:
         """Asks all pods when a poll is due, else only those that have never answered."""
-        if now - self._polled_at >= self._settings.poll_interval_seconds:
-            self._polled_at = now
-            asked = pods
-        else:
-            asked = tuple(p for p in pods if p.uid not in self._reports and not p.is_ready)
+        is_due = self._poll_due is None or now >= self._poll_due
+        if is_due:
+            self._poll_due = _next_poll(self._poll_due, now, self._settings.poll_interval_seconds)
+        asked = pods if is_due else tuple(p for p in pods if p.uid not in self._reports and not p.is_ready)
         answers = await self._health.poll(asked)
+        # Some answered at once and some at last. Dated by the begin, counters of a slow poll would run ahead of time.
+        heard_at = (now + time.monotonic()) / 2
+        if is_due:
+            self._heard_at, self._load = heard_at, None
         for uid, health in answers.items():
-            self._reports[uid] = Report(health, received_at=now)
+            self._reports[uid] = Report(health, received_at=heard_at)
         alive = {p.uid for p in pods}
         self._reports = {uid: report for uid, report in self._reports.items() if uid in alive}
 
@@ -204,9 +209,9 @@ class Reconciler:
 
     def _load_at(self, observation: Observation) -> Load:
         """The load, measured once per poll: other rounds in between reuse it."""
-        if self._load is None or self._polled_at == observation.now:
+        if self._load is None:
             self._load_window.recall(status.capacity(observation.status))
-            self._load = self._load_window.observe(observation.live_pods, observation.now)
+            self._load = self._load_window.observe(observation.live_pods, self._heard_at)
         return self._load
 
     async def _children(self, service: EmbeddingService, observation: Observation) -> dict[ChildKey, Child]:
@@ -250,6 +255,7 @@ class Reconciler:
             self._foreign.pop(key, None)
         for key in outcome.deleted:
             self._applied.pop(key, None)
+        self._ask_again_at = float("inf") if outcome.ask_again_seconds is None else now + outcome.ask_again_seconds
         if outcome.wrote_status:
             self._status_written_at = now
         if outcome.did_apply:
@@ -258,9 +264,8 @@ class Reconciler:
         if outcome.trouble is not None:
             self._refused_at = now
 
-    def _export(self, service: EmbeddingService, observation: Observation, decision: plan.Plan) -> None:
+    def _export(self, service: EmbeddingService, said: Json) -> None:
         names = {"namespace": service.namespace, "service": service.name}
-        said = decision.status or observation.status
         load = said.get("load", {})
         desired = said.get("desiredReplicas", 0)
         advised = said.get("scaling", {}).get("recommendedReplicas", desired)
@@ -275,6 +280,14 @@ class Reconciler:
 
     def _about(self) -> Json:
         return {"namespace": self.key[0], "service": self.key[1]}
+
+
+def _next_poll(due: float | None, now: float, interval: float) -> float:
+    """Keeps the rhythm, however late this poll is; services that begin together drift apart at once."""
+    if due is None:
+        return now + interval * (0.5 + random.random())  # noqa: S311 - spreads polls, keeps no secret
+    metrics.POLL_DELAY.observe(now - due)
+    return max(due + interval, now + interval / 2)
 
 
 def _backoff(failures: int, most_seconds: float) -> float:

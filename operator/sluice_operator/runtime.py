@@ -57,7 +57,12 @@ class Operator:
         self._health = await self._exit.enter_async_context(
             HealthClient(timeout_seconds=settings.poll_timeout_seconds, concurrency=settings.poll_concurrency)
         )
-        self._actor = Actor(self._kube, self._store, instance=settings.identity)
+        self._actor = Actor(
+            self._kube,
+            self._store,
+            instance=settings.identity,
+            gate_writes_per_second=settings.gate_writes_per_second,
+        )
         self._resync = Resync(
             self._kube, self._store, settings.watch_namespaces, interval_seconds=settings.resync_seconds
         )

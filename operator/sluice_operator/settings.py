@@ -34,6 +34,12 @@ class Settings(BaseSettings):
         gt=0,
         description="How long an answer of a pod is believed; afterwards what the pod does is unknown.",
     )
+    gate_writes_per_second: float = Field(
+        10.0,
+        ge=2,
+        le=1000,
+        description="How many gates overload and relief may move in any second, over all services; others wait.",
+    )
     kube_timeout_seconds: float = Field(10.0, gt=0, description="How long one request to the API server may take.")
     resync_seconds: float = Field(
         60.0,

@@ -21,8 +21,10 @@ Json = dict[str, Any]
 
 WORDING_INTERVAL_SECONDS = 10.0
 """What changes all the time, load and the wording of messages, is written at most this often."""
-
-
+NOTICEABLE_SHARE = 0.1
+NOTICEABLE_DRAIN_MILLISECONDS = 50.0
+"""Load that differs by less is noise: steady traffic causes no writes, and its exact numbers are metrics."""
+_FOLLOWS_LOAD = {"tokensPerSecondPerPod", "recommendation"}
 _AS_ASKED = {Reason.ROLLING_OUT, Reason.SCALED_TO_ZERO}
 """Reasons for not being ready that someone asked for."""
 
@@ -106,7 +108,10 @@ def worth_writing(before: Json, after: Json, seconds_since_last: float) -> bool:
     """Whether the status should be written: at once for what matters, seldom for what only drifts."""
     if before == after:
         return False
-    return _essence(before) != _essence(after) or seconds_since_last >= WORDING_INTERVAL_SECONDS
+    if _essence(before) != _essence(after):
+        return True
+    has_moved = _without_noise(before) != _without_noise(after) or _load_moved(before, after)
+    return has_moved and seconds_since_last >= WORDING_INTERVAL_SECONDS
 
 
 def events(before: Json, after: Json) -> list[Event]:
@@ -144,6 +149,31 @@ def _essence(status: Json) -> Json:
     conditions = [(c["type"], c["status"], c["reason"]) for c in status.get("conditions", [])]
     scaling = {k: v for k, v in status.get("scaling", {}).items() if k in {"last", "recommendedReplicas"}}
     return {**status, "load": None, "conditions": conditions, "scaling": scaling}
+
+
+def _without_noise(status: Json) -> Json:
+    """The status without what follows the load from poll to poll."""
+    conditions = [
+        {**c, "message": ""} if c["type"] == ConditionType.SCALING_ACTIVE else c for c in status.get("conditions", [])
+    ]
+    scaling = {k: v for k, v in status.get("scaling", {}).items() if k not in _FOLLOWS_LOAD}
+    return {**status, "load": None, "conditions": conditions, "scaling": scaling}
+
+
+def _load_moved(before: Json, after: Json) -> bool:
+    """Whether a measurement came, went, or differs from what is written by more than noise."""
+    was, now = ({**s.get("load", {}), "c": s.get("scaling", {}).get("tokensPerSecondPerPod")} for s in (before, after))
+    floors = {
+        "drainMilliseconds": NOTICEABLE_DRAIN_MILLISECONDS,
+        "queuedTokens": now.get("serviceRate", 0) * NOTICEABLE_DRAIN_MILLISECONDS / 1000,
+    }
+    return any(_differ(was.get(name), now.get(name), floors.get(name, 0.0)) for name in was.keys() | now.keys())
+
+
+def _differ(before: float | None, after: float | None, floor: float) -> bool:
+    if before is None or after is None:
+        return before is not after
+    return abs(after - before) > max(floor, NOTICEABLE_SHARE * max(before, after))
 
 
 def _by_type(conditions: Iterable[Json]) -> dict[str, Json]:

@@ -8,7 +8,6 @@ kept here. Deletion needs no operator at all: every child has an owner reference
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
     from sluice_operator.store import ServiceKey, Store
 
 log = logging.getLogger(__name__)
+
+_CANCEL_AGAIN_SECONDS = 1.0
 
 
 class Supervisor:
@@ -53,11 +54,15 @@ class Supervisor:
             # Whoever acts next tells how the services are; two that tell would contradict each other.
             metrics.forget_service(*key)
         self._running.clear()
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await task
+        while tasks:
+            for task in tasks:
+                task.cancel()
+            # One that lost the cancellation would keep this instance from ever leading again.
+            done, left = await asyncio.wait(tasks, timeout=_CANCEL_AGAIN_SECONDS)
+            tasks = list(left)
+            for task in done:
+                if not task.cancelled() and task.exception() is not None:
+                    log.warning("%s ended in its last moment: %s", task.get_name(), task.exception())
 
     def wake(self, key: ServiceKey) -> None:
         """Something about a service changed; the first change starts its reconciler."""

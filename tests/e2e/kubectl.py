@@ -50,7 +50,8 @@ class Kubectl:
 
     def get(self, *arguments: str) -> dict[str, Any]:
         """`kubectl get … -o json`."""
-        return json.loads(self.run("get", *arguments, "-o", "json"))
+        found: dict[str, Any] = json.loads(self.run("get", *arguments, "-o", "json"))
+        return found
 
     def apply(self, *documents: dict[str, Any]) -> None:
         """Applies documents as `kubectl apply -f -` would."""

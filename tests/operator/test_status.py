@@ -19,7 +19,7 @@ def condition(kind: str, state: str, reason: str, message: str = "") -> dict[str
 def with_conditions(ready: tuple[str, str], progressing: tuple[str, str], message: str = "m") -> dict[str, Any]:
     return {
         "conditions": [condition("Ready", *ready, message), condition("Progressing", *progressing, message)],
-        "load": {"queuedTokens": 1},
+        "load": {"drainMilliseconds": 400, "queuedTokens": 48_000, "serviceRate": 120_000, "offeredRate": 60_000},
     }
 
 
@@ -72,19 +72,42 @@ def test_the_measured_capacity_is_written_and_read_back() -> None:
     assert status.capacity({}) is None
 
 
+def loaded(**measured: int) -> dict[str, Any]:
+    """The same service under another load."""
+    return SERVING | {"load": SERVING["load"] | measured}
+
+
+def scaled(message: str, capacity: int) -> dict[str, Any]:
+    """The same service with other words for how many pods there are."""
+    conditions = [*SERVING["conditions"], condition("ScalingActive", "True", "Measured", message)]
+    return SERVING | {"conditions": conditions, "scaling": {"tokensPerSecondPerPod": capacity}}
+
+
 @pytest.mark.parametrize(
     ("before", "after", "seconds", "is_written"),
     [
         (SERVING, SERVING, 1e9, False),
         ({}, LOADING, 0, True),
         (LOADING, SERVING, 0, True),
-        (SERVING, SERVING | {"load": {"queuedTokens": 2}}, 1, False),
-        (SERVING, SERVING | {"load": {"queuedTokens": 2}}, 11, True),
+        (SERVING, loaded(offeredRate=90_000), 1, False),
+        (SERVING, loaded(offeredRate=90_000), 11, True),
+        (SERVING, loaded(offeredRate=64_000, drainMilliseconds=420, queuedTokens=50_000), 11, False),
+        (loaded(drainMilliseconds=5), loaded(drainMilliseconds=50), 11, False),
+        (loaded(drainMilliseconds=5), loaded(drainMilliseconds=60), 11, True),
+        (loaded(queuedTokens=0), loaded(queuedTokens=5_900), 11, False),
+        (loaded(queuedTokens=0), loaded(queuedTokens=6_100), 11, True),
+        (SERVING, {k: v for k, v in SERVING.items() if k != "load"}, 11, True),
+        (scaled("60k tok/s", 12_000), scaled("61k tok/s", 12_100), 11, False),
+        (scaled("60k tok/s", 12_000), scaled("60k tok/s", 15_000), 11, True),
         (LOADING, with_conditions(("False", "Loading"), ("True", "Loading"), "other words"), 1, False),
+        (LOADING, with_conditions(("False", "Loading"), ("True", "Loading"), "other words"), 11, True),
         (SERVING, SERVING | {"readyReplicas": 1}, 0, True),
     ],
-    ids=["same", "first", "transition", "load-soon", "load-late", "words-soon", "count"],
-)
+    ids=[
+        "same", "first", "transition", "load-soon", "load-late", "noise", "short-queue", "longer-queue", "few-tokens",
+        "more-tokens", "load-unknown", "words-about-noise", "capacity", "words-soon", "words-late", "count",
+    ],
+)  # fmt: skip
 def test_when_the_status_is_written(before: Any, after: Any, seconds: float, is_written: bool) -> None:
     assert status.worth_writing(before, after, seconds) is is_written
 

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from sluice_operator import metrics
+from sluice_operator import metrics, supervisor
 from sluice_operator.store import Store
 from sluice_operator.supervisor import Supervisor
 
@@ -95,6 +95,27 @@ async def test_one_whose_service_is_gone_is_not_started_anew() -> None:
     stage.store.put(resource(uid="uid-2"))
     assert len(stage.made) == 2
     await stage.supervisor.stop()
+
+
+async def test_stopping_ends_one_that_loses_a_cancellation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "_CANCEL_AGAIN_SECONDS", 0.01)
+    lost = []
+
+    async def loses_one(_: Reconciler) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            lost.append(1)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Reconciler, "run", loses_one)
+    stage = Stage()
+    stage.supervisor.start()
+    stage.store.put(resource())
+    await settle()
+    async with asyncio.timeout(5):
+        await stage.supervisor.stop()
+    assert lost == [1]
 
 
 async def test_stopping_ends_all_of_them() -> None:
