@@ -101,6 +101,17 @@ format: venv ## Format the code and mend what ruff can mend
 simulate: venv ## Compare scaling with HPA, KPA and KEDA in a model of pods; writes simulation/results/
 	$(BIN)/python -m simulation
 
+# What a peer needs must not hold up the others: without its environment the page says who is absent, and why.
+PEERS := $(SLUICE_CACHE_DIR)/peers-$(firstword $(shell sha256sum dev/locks/peers.txt))
+BENCH_ARGS ?=
+
+.PHONY: bench
+bench: venv ## Sluice and its peers side by side, 15 minutes; writes bench/results/ and bench/README.md (BENCH_ARGS)
+	@test -e $(PEERS)/.installed || { $(UV) venv --quiet --allow-existing --python $(PYTHON) $(PEERS) && \
+	  $(UV) pip sync --quiet --python $(PEERS)/bin/python --require-hashes dev/locks/peers.txt && \
+	  touch $(PEERS)/.installed; } || echo "the peers of dev/locks/peers.txt cannot be installed; going on without them" >&2
+	PEERS_ENVIRONMENT=$(PEERS) $(BIN)/python -m bench $(BENCH_ARGS)
+
 .PHONY: unit
 unit: venv ## The tests that need neither cluster nor control plane
 	$(BIN)/pytest -m "not e2e and not cluster" $(PYTEST_ARGS)

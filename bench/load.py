@@ -6,16 +6,18 @@ parsed, and what is needed of them stands in the trailers.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import grpc
 import numpy as np
 from sluice.v1 import embeddings_pb2 as pb
 
-_CONNECTIONS = 4
-_EMBED = "/sluice.v1.Embeddings/Embed"
+from bench import callers
+from bench.callers import Caller, Request
+
+# A refused client that was told nothing comes back after so long, as a patient one would.
+_BACK_OFF_MS = 50.0
 # Parameters of log-normal lengths, in tokens: (share, median, sigma, most) of each kind of text in the mix.
 MIXES = {
     "queries": ((1.0, 10, 0.4, 32),),
@@ -23,19 +25,6 @@ MIXES = {
     "passages": ((1.0, 100, 0.5, 256),),
     "bimodal": ((0.8, 12, 0.4, 32), (0.2, 150, 0.4, 256)),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One request, made beforehand.
-
-    Attributes:
-        message: Serialized.
-        tokens: It asks for.
-    """
-
-    message: bytes
-    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +55,16 @@ def requests(
     dice = np.random.default_rng(seed)
     made = []
     for _ in range(count):
-        lengths = _lengths(mix, texts, dice)
+        lengths = draw_lengths(mix, texts, dice)
         ids = dice.integers(1000, 30_000, int(lengths.sum()), dtype="<i4")
         rows = pb.TokenIds(ids=ids.tobytes(), lengths=lengths.tobytes())
         message = pb.EmbedRequest(token_ids=rows, priority=priority or pb.PRIORITY_UNSPECIFIED)
-        made.append(Request(message.SerializeToString(), int(lengths.sum())))
+        made.append(Request((message.SerializeToString(),), int(lengths.sum())))
     return made
 
 
-def _lengths(mix: str, count: int, dice: np.random.Generator) -> Any:
+def draw_lengths(mix: str, count: int, dice: np.random.Generator) -> Any:
+    """Lengths of texts in tokens, special ones included: int32 (count,)."""
     kinds = MIXES[mix]
     chosen = dice.choice(len(kinds), size=count, p=[kind[0] for kind in kinds])
     _, median, sigma, most = np.array(kinds)[chosen].T
@@ -84,12 +74,8 @@ def _lengths(mix: str, count: int, dice: np.random.Generator) -> Any:
 class Generator:
     """Sends requests to one server and keeps what became of them."""
 
-    def __init__(self, target: str) -> None:
-        # Options that differ keep gRPC from sharing one connection.
-        self._channels = [
-            grpc.aio.insecure_channel(target, options=[("bench.connection", place)]) for place in range(_CONNECTIONS)
-        ]
-        self._calls = [channel.unary_unary(_EMBED, None, None) for channel in self._channels]
+    def __init__(self, target: str, caller: Callable[[str], Caller] = callers.sluice) -> None:
+        self._caller = caller(target)
         self.answers: list[Answer] = []
 
     async def closed_loop(
@@ -127,33 +113,21 @@ class Generator:
 
     async def close(self) -> None:
         """Ends the connections."""
-        for channel in self._channels:
-            await channel.close(grace=None)
+        await self._caller.close()
 
     async def _ask(
         self, request: Request, place: int, due: float, patience_seconds: float, *, leaves: bool = False
     ) -> float:
         """Sends one request and notes what became of it; returns when to come back, in ms."""
-        call = self._calls[place % len(self._calls)](request.message, timeout=60.0 if leaves else patience_seconds)
-        if leaves:
+        reply = await self._caller.ask(
+            request,
+            place,
             # A caller that goes away, not one whose deadline the server knows.
-            asyncio.get_running_loop().call_later(patience_seconds, call.cancel)
-        code = (await call.code()).name
-        trailers = {} if code == "CANCELLED" else dict(await call.trailing_metadata() or ())
-        queue, compute = _number(trailers, "sluice-queue-ms"), _number(trailers, "sluice-compute-ms")
-        self.answers.append(
-            Answer(
-                due,
-                time.monotonic() - due,
-                code,
-                request.tokens,
-                _number(trailers, "sluice-drain-ms"),
-                None if queue is None or compute is None else queue + compute,
-            )
+            timeout_seconds=60.0 if leaves else patience_seconds,
+            leave_after_seconds=patience_seconds if leaves else None,
         )
-        return _number(trailers, "grpc-retry-pushback-ms") or 0.0
-
-
-def _number(trailers: dict[str, Any], name: str) -> float | None:
-    value = trailers.get(name)
-    return None if value is None else float(value)
+        seconds = time.monotonic() - due
+        self.answers.append(Answer(due, seconds, reply.code, request.tokens, reply.drain_ms, reply.server_ms))
+        if reply.code in ("OK", "CANCELLED"):
+            return 0.0
+        return _BACK_OFF_MS if reply.pushback_ms is None else max(0.0, reply.pushback_ms)

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import uvloop
 
+from bench.callers import Request
 from bench.drain import relative_errors
-from bench.load import Answer, Generator, Request, requests
+from bench.load import Answer, Generator, requests
 from bench.process import ServerProcess, server
 
 _DRAIN_LIMIT_MS = 2000

@@ -8,14 +8,17 @@ import asyncio
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import uvloop
 from sluice.v1 import embeddings_pb2 as pb
 
-from bench.load import Answer, Generator, Request, requests
+from bench.load import Answer, Generator, requests
 from bench.process import ServerProcess, server
+
+if TYPE_CHECKING:
+    from bench.callers import Request
 
 _TURNS = 3
 _PER_SECOND = 10.0

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -45,14 +46,34 @@ class ServerProcess:
 
     def rss_mib(self) -> float:
         """Resident memory."""
-        with open(f"/proc/{self.pid}/statm") as file:  # noqa: PTH123
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+        return rss_mib(self.pid)
 
     def cpu_seconds(self) -> float:
         """Of all threads since the start."""
-        with open(f"/proc/{self.pid}/stat") as file:  # noqa: PTH123
-            fields = file.read().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_seconds(self.pid)
+
+
+def rss_mib(pid: int) -> float:
+    """Resident memory of a process."""
+    with open(f"/proc/{pid}/statm") as file:  # noqa: PTH123
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def cpu_seconds(pid: int) -> float:
+    """Of all threads of a process since its start."""
+    with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123
+        fields = file.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def pause(pid: int) -> None:
+    """It takes no CPU until `resume`, whatever it does when it has nothing to do."""
+    os.kill(pid, signal.SIGSTOP)
+
+
+def resume(pid: int) -> None:
+    """After `pause`."""
+    os.kill(pid, signal.SIGCONT)
 
 
 @contextlib.contextmanager
@@ -89,7 +110,7 @@ def server(model: str, **environment: str) -> Iterator[ServerProcess]:
 
 def _wait_until_compiled(process: ServerProcess) -> None:
     deadline = time.monotonic() + _COMPILE_SECONDS
-    while process.info()["execution"] != "compiled":
+    while process.info()["execution"] == "eager":
         if time.monotonic() > deadline:
             raise SystemExit("the model was not compiled in time; the log says why, COMPILE=off measures without")
         time.sleep(1)

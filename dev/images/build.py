@@ -1,10 +1,12 @@
 """Builds an image when, and only when, something that goes into it has changed."""
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dev.console import run, step, succeeds
 from dev.images.base import PYTHON, PYTHON_AND_COMPILER, Base, ensure_base_image
@@ -12,6 +14,8 @@ from dev.images.buildah import buildah
 from dev.paths import ROOT
 
 _VERSION = "0.1.0"
+# Builds of an image that are kept: to go back to yesterday's branch costs nothing, and the disk does not fill.
+_KEPT_BUILDS = 3
 # Of the host, seen by the build and left out of the image: how packages are reached from here.
 _HOST_FILES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pip.conf")
 
@@ -78,7 +82,22 @@ def build(image: Image) -> str:
             timeout_seconds=1800,
             folder=ROOT,
         )  # fmt: skip
+    _forget_older_builds(image)
     return local
+
+
+def older_builds(listed: list[dict[str, Any]], image: Image) -> list[str]:
+    """Names of the image's builds but the newest, from what `buildah images --json` lists."""
+    prefix = f"localhost/{image.name}:"
+    builds = [(one["created"], name) for one in listed for name in one["names"] or () if name.startswith(prefix)]
+    return [name for _, name in sorted(builds, reverse=True)[_KEPT_BUILDS:]]
+
+
+def _forget_older_builds(image: Image) -> None:
+    names = older_builds(json.loads(run(buildah("images", "--json"))), image)
+    if names:
+        with step(f"removing {len(names)} older builds of {image.name}"):
+            run(buildah("rmi", *names), timeout_seconds=300)
 
 
 def _files(root: Path, names: tuple[str, ...]) -> Iterator[Path]:

@@ -19,3 +19,5 @@ compile -c dev/locks/server.txt operator/pyproject.toml -o dev/locks/operator.tx
 compile --overrides "$overrides" $extras -c dev/locks/server.txt -c dev/locks/operator.txt \
   proto/pyproject.toml server/pyproject.toml operator/pyproject.toml dev/locks/dev.in -o dev/locks/dev.txt
 compile dev/locks/tools.in -o dev/locks/tools.txt
+# The peers of `make bench` have an environment of their own.
+compile dev/locks/peers.in -o dev/locks/peers.txt

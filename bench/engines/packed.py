@@ -1,0 +1,56 @@
+"""Sluice's own engine without the server: the same backend, batches in the order in which texts come."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sluice_server.backend import Batch
+from sluice_server.model import ModelConfig, load_model
+
+from bench.engines.base import Embeddings, Texts, Way, arrival_ways, unit
+
+_COMPILE_SECONDS = 600
+
+
+class PackedEngine:
+    """Sluice's backend.
+
+    Args:
+        model: A folder.
+        dtype: auto, float32 or bfloat16.
+        cache: Of compiled models; None serves the model as it is loaded.
+
+    Raises:
+        TimeoutError: It was not compiled.
+    """
+
+    def __init__(self, model: str, dtype: str, cache: str | None) -> None:
+        config = ModelConfig(uri=model, dtype=dtype, compile=cache is not None, cache_dir=cache or "/nonexistent")
+        self._backend = load_model(config, lambda *_: None).backend
+        deadline = time.monotonic() + _COMPILE_SECONDS
+        while cache is not None and self._backend.execution == "eager":
+            if time.monotonic() > deadline:
+                raise TimeoutError("the model was not compiled in time")
+            time.sleep(0.5)
+
+    def ways(self, lengths: Sequence[int]) -> Sequence[Way]:
+        """See Engine."""
+        return arrival_ways(lengths)
+
+    def start(self, batch: Texts, option: Any) -> int:
+        """See Engine."""
+        del option
+        return self._backend.embed(_as_batch(batch)).computed_tokens
+
+    def finish(self) -> None:
+        """See Engine."""
+
+    def embed(self, batch: Texts) -> Embeddings:
+        """See Engine."""
+        return unit(self._backend.embed(_as_batch(batch)).embeddings)
+
+
+def _as_batch(batch: Texts) -> Batch:
+    lengths = np.array([len(row) for row in batch.rows], dtype=np.int32)
+    return Batch(np.concatenate(batch.rows), lengths, int(lengths.max()), len(lengths))

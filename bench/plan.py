@@ -1,0 +1,121 @@
+"""What one run measures: which situations, who takes part in each, how long each turn is. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from bench import lineup
+from bench.contestants import Cell
+
+_SERVERS_OF_IDS = (lineup.NATIVE, lineup.FLOAT32, lineup.CORAL, lineup.CORAL_FLOAT32)
+_SERVERS_OF_TEXTS = (
+    lineup.NATIVE,
+    lineup.FLOAT32,
+    "infinity torch",
+    "infinity optimum",
+    "text-embeddings-inference",
+)
+_ENGINES = tuple(name for name in lineup.NAMES if name not in (*_SERVERS_OF_IDS, *_SERVERS_OF_TEXTS))
+_GROWING = (lineup.NATIVE, lineup.CORAL)
+_ALONE = (lineup.NATIVE, lineup.FLOAT32, lineup.CORAL)
+_OPEN = (lineup.NATIVE, lineup.FLOAT32, lineup.CORAL)
+
+GROUPS = ("ids-1", "ids-16", "texts-1", "texts-16", "offline", "open", "alone", "clients", "texts")
+"""The parts of a run, in their order; each has its own table."""
+GROWING_CLIENTS = (32, 100, 320, 1000)
+GROWING_TEXTS = (1, 4, 16, 64, 256, 512)
+OPEN_LOADS = (0.5, 1.0, 2.0)
+"""Of what the first peer does in its closed loop, so that all get the very same load."""
+DEADLINE_SECONDS = 0.25
+_SMALL_GROUP_ROUNDS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the user chose.
+
+    Attributes:
+        seconds: Of each turn.
+        rounds: In each of which everybody has a turn.
+        only: Contestants whose name begins with one of these; all where there is none.
+    """
+
+    mixes: Sequence[str]
+    groups: Sequence[str]
+    seconds: float
+    rounds: int
+    only: Sequence[str] = ()
+
+    def wants(self, name: str) -> bool:
+        """Whether a contestant takes part."""
+        invited = not self.only or any(name.lower().startswith(one.lower()) for one in self.only)
+        return invited and any(name in entrants(group) for group in self.groups)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Cells whose turns alternate with each other, and who plays them.
+
+    Attributes:
+        load: Of an open loop, as a multiple of what the first peer does; set to requests per second when known.
+    """
+
+    cells: Sequence[Cell]
+    names: Sequence[str]
+    rounds: int
+    seconds: float
+    load: float | None = None
+
+
+def entrants(group: str) -> Sequence[str]:
+    """Who takes part in a group."""
+    return {
+        "ids-1": _SERVERS_OF_IDS,
+        "ids-16": (*_SERVERS_OF_IDS, lineup.COMPILED, lineup.COMPILED_FLOAT32),
+        "texts-1": _SERVERS_OF_TEXTS,
+        "texts-16": _SERVERS_OF_TEXTS,
+        "offline": _ENGINES,
+        "open": _OPEN,
+        "alone": _ALONE,
+        "clients": _GROWING,
+        "texts": _GROWING,
+    }[group]
+
+
+def stages(options: Options) -> list[Stage]:
+    """All of a run, in order; what is compared with each other lies in one stage."""
+    found = []
+    for group in options.groups:
+        found += _stages(group, options)
+    return found
+
+
+def request_count(cell: Cell) -> int:
+    """How many different requests of a cell are made: about two thousand texts, and some of each size."""
+    return max(40, 2000 // cell.texts)
+
+
+def _stages(group: str, options: Options) -> list[Stage]:
+    names = [name for name in entrants(group) if options.wants(name)]
+    few = min(options.rounds, _SMALL_GROUP_ROUNDS)
+    if group == "clients":
+        cells = [Cell(group, "products", clients=clients) for clients in GROWING_CLIENTS]
+        return [Stage(cells, names, few, 2 * options.seconds)]
+    if group == "texts":
+        cells = [Cell(group, "products", texts=texts, clients=_clients_of(texts)) for texts in GROWING_TEXTS]
+        return [Stage(cells, names, few, 2 * options.seconds)]
+    if group == "open":
+        mixes = [mix for mix in options.mixes if mix in ("products", "bimodal")] or options.mixes[:1]
+        return [
+            Stage([Cell(group, mix, deadline_seconds=DEADLINE_SECONDS)], names, few, 1.5 * options.seconds, load)
+            for mix in mixes
+            for load in OPEN_LOADS
+        ]
+    mixes = ["products"] if group in ("texts-16", "alone") and "products" in options.mixes else options.mixes
+    base = Cell(group, "", texts=16 if group.endswith("16") else 1, input="texts" if "texts" in group else "ids")
+    clients = {"alone": 1, "ids-16": 8, "texts-16": 8}.get(group, 32)
+    return [Stage([replace(base, mix=mix, clients=clients)], names, options.rounds, options.seconds) for mix in mixes]
+
+
+def _clients_of(texts: int) -> int:
+    """Fewer of those that ask for more, so that the queue stays below what a server refuses."""
+    return max(2, min(32, 512 // texts))

@@ -1,0 +1,38 @@
+"""What a run measures."""
+
+from bench import lineup, plan
+from bench.plan import Options
+
+ALL = Options(("queries", "products"), plan.GROUPS, seconds=1.5, rounds=3)
+
+
+def test_what_is_compared_lies_in_one_stage() -> None:
+    stage = plan.stages(ALL)[0]
+    assert [cell.mix for cell in stage.cells] == ["queries"]
+    assert set(stage.names) == {lineup.NATIVE, lineup.FLOAT32, lineup.CORAL, lineup.CORAL_FLOAT32}
+
+
+def test_the_steps_of_growth_alternate_with_each_other() -> None:
+    steps = {stage.cells[0].group: [cell.clients for cell in stage.cells] for stage in plan.stages(ALL)}
+    assert steps["clients"] == list(plan.GROWING_CLIENTS)
+
+
+def test_larger_requests_come_from_fewer_clients() -> None:
+    (stage,) = [stage for stage in plan.stages(ALL) if stage.cells[0].group == "texts"]
+    assert [(cell.texts, cell.clients) for cell in stage.cells][0::5] == [(1, 32), (512, 2)]
+
+
+def test_peers_that_take_texts_only_have_no_turn_where_ids_are_sent() -> None:
+    for stage in plan.stages(ALL):
+        takes_ids = all(cell.input == "ids" for cell in stage.cells)
+        assert not (takes_ids and any(name.startswith("infinity") for name in stage.names))
+
+
+def test_only_those_who_are_named_take_part() -> None:
+    options = Options(("products",), ("ids-1",), 1.5, 3, only=("coral",))
+    assert [name for name in lineup.NAMES if options.wants(name)] == [lineup.CORAL, lineup.CORAL_FLOAT32]
+
+
+def test_nobody_is_started_who_has_no_turn() -> None:
+    options = Options(("products",), ("offline",), 1.5, 3)
+    assert not any(options.wants(name) for name in (lineup.NATIVE, lineup.CORAL, "infinity torch"))
