@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from simulation.clients import Clients
 
 DRAIN_LIMIT_SECONDS = 1.5
-"""Three quarters of BACKPRESSURE_MAX_DRAIN_MS, as Sluice's admission fills it."""
+"""What Sluice's admission fills of a BACKPRESSURE_MAX_DRAIN_MS of 2300: 65 %."""
 WINDOW_SECONDS = 60
 """How far back per-pod measurements are kept."""
 _IDLE = 1e-9

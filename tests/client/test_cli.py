@@ -158,7 +158,20 @@ def test_a_service_that_is_not_there_ends_with_1_and_says_what_to_do(lines: Path
 
 
 @pytest.fixture
-def under_way(script: Script, lines: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+def interruptible() -> Iterator[None]:
+    """A test run in a shell's background ignores SIGINT, and so would its children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def under_way(
+    script: Script,
+    lines: Path,
+    tmp_path: Path,
+    interruptible: None,
+) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     """A command that waits for a server which never answers, and its output file."""
     script.behave = lambda _texts, _before, context: script.block_until_the_caller_leaves(context)
     output = tmp_path / "rows.npy"

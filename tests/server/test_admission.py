@@ -3,11 +3,11 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sluice_server.admission import AdmissionLimits, Admit, Load, Refuse, decide
+from sluice_server.admission import SURE_SHARE, AdmissionLimits, Admit, Load, Refuse, decide
 from sluice_server.requests import Priority
 
-# Admission fills three quarters of it: 2000 ms.
-LIMITS = AdmissionLimits(max_drain_ms=2000 / 0.75, max_queued_tokens=10_000)
+# Of which admission fills 2000 ms.
+LIMITS = AdmissionLimits(max_drain_ms=2000 / SURE_SHARE, max_queued_tokens=10_000)
 INTERACTIVE, BATCH = Priority.INTERACTIVE, Priority.BATCH
 
 
@@ -60,16 +60,16 @@ def test_batch_work_may_fill_half_of_each_limit() -> None:
 
 
 def test_a_deadline_that_cannot_be_met_is_refused_at_once_and_for_good() -> None:
-    assert verdict(drain_ms=65, remaining_ms=101) == Admit()
-    refused = verdict(drain_ms=65, remaining_ms=99)
+    assert verdict(drain_ms=65, remaining_ms=76 / SURE_SHARE) == Admit()
+    refused = verdict(drain_ms=65, remaining_ms=74 / SURE_SHARE)
     assert isinstance(refused, Refuse)
     assert (refused.reason, refused.retry_after_ms) == ("deadline", None)
 
 
 def test_what_may_still_join_its_batch_counts_against_a_deadline() -> None:
     load = Load(1000, 10.0, 10.0, 10.0, filling_ms=100.0)
-    assert isinstance(decide(100, load, LIMITS, priority=INTERACTIVE, remaining_ms=159), Refuse)
-    assert decide(100, load, LIMITS, priority=INTERACTIVE, remaining_ms=161) == Admit()
+    assert isinstance(decide(100, load, LIMITS, priority=INTERACTIVE, remaining_ms=119 / SURE_SHARE), Refuse)
+    assert decide(100, load, LIMITS, priority=INTERACTIVE, remaining_ms=121 / SURE_SHARE) == Admit()
 
 
 def test_only_the_work_before_its_own_turn_counts_against_a_deadline() -> None:

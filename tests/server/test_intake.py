@@ -1,7 +1,7 @@
 """Tokens are reserved when a request is admitted, and given back once."""
 
 import pytest
-from sluice_server.admission import AdmissionLimits, Load
+from sluice_server.admission import SURE_SHARE, AdmissionLimits, Load
 from sluice_server.backpressure import LatencyGate
 from sluice_server.counters import Counters
 from sluice_server.errors import DeadlineTooShortError, OverloadedError
@@ -13,7 +13,7 @@ IDLE = Load(0, 0.0, 0.0, 1.0)
 
 def new_intake(gate: LatencyGate | None = None) -> tuple[Intake, Counters]:
     counters = Counters()
-    return Intake(IntakeConfig(AdmissionLimits(1000 / 0.75, 500), gate, 1.0), counters), counters
+    return Intake(IntakeConfig(AdmissionLimits(1000 / SURE_SHARE, 500), gate, 1.0), counters), counters
 
 
 def admit(intake: Intake, tokens: int, load: Load = IDLE, *, remaining_ms: float | None = None, now: float = 0) -> None:

@@ -58,6 +58,8 @@ def running_victim(log: Path) -> Iterator[Victim]:
         "GRPC_PORT": "0", "HTTP_HEALTH_PORT": "0", "BUCKETS": "16,512", "SHUTDOWN_PROPAGATION_SECONDS": "0",
         "BACKPRESSURE_THROUGHPUT_ENABLED": "false", "MAX_INPUTS_PER_REQUEST": str(MAX_INPUTS),
         "MAX_TOKENS_PER_REQUEST": str(MAX_TOKENS), "MAX_MESSAGE_BYTES": str(MAX_MESSAGE_BYTES),
+        # Memory that grows here shall be ours: oneDNN keeps more for each new size of a batch, up to these bounds.
+        "LRU_CACHE_CAPACITY": "8", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "8",
     }  # fmt: skip
     with log.open("wb") as sink:
         process = subprocess.Popen([sys.executable, "-m", "sluice_server"], env=environment, stderr=sink)
