@@ -86,7 +86,7 @@ class Backend(Protocol):
 
     @property
     def execution(self) -> str:
-        """`eager` (as loaded) or `compiled`; it may become the latter at any time."""
+        """`eager` (as loaded), `compiled`, `native` or `native-int8`; it may become one of the latter at any time."""
 
     def embed(self, batch: Batch) -> BatchOutput:
         """Computes one batch; blocks until the result is on the host.

@@ -205,6 +205,7 @@ def model_config(settings: Settings) -> ModelConfig:
         trust_remote_code=settings.trust_remote_code,
         allow_pickle=settings.allow_pickle,
         compile=settings.compile == "auto",
+        quantization=settings.quantization,
     )
 
 

@@ -23,6 +23,7 @@ class ModelConfig:
     trust_remote_code: bool = False
     allow_pickle: bool = False
     compile: bool = False
+    quantization: str = "none"
 
 
 @dataclass(frozen=True, slots=True)

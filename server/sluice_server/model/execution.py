@@ -1,7 +1,8 @@
 """Computing a batch, padded or packed. All but `adopt` runs in the device worker's thread."""
 
 import functools
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -14,11 +15,14 @@ from sluice_server.model.compiled.upgrade import Forward
 from sluice_server.model.pooling import Pooling
 from sluice_server.model.similarity import lowest_cosine
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 # Below this cosine to the model as it was loaded, a compiled one computes something else.
 _SAME_COSINE = 0.999
+# Below this cosine to float32 a precision costs more than noise.
+FAITHFUL_COSINE = 0.99
+# What no batch of a CPU goes beyond: the time that the batcher gives one under a backlog, and tokens.
+_LONGEST_BATCH_SECONDS = 0.1
+_MOST_REHEARSED_TOKENS = 4096
+_REHEARSED_ROW_TOKENS = 64
 
 
 class TorchBackend:
@@ -73,7 +77,13 @@ class TorchBackend:
         """Of the model's files, whatever the precision and layout that they are served in."""
         return self._fingerprint
 
-    def adopt(self, forward: Forward, probe: Batch) -> str | None:
+    def adopt(
+        self,
+        forward: Forward,
+        probe: Batch,
+        execution: str = "compiled",
+        exact: NDArray[np.float32] | None = None,
+    ) -> str | None:
         """Computes with another forward of the same model from now on; called in any thread.
 
         The worker takes it up with its next batch, and the model as it was loaded is let go.
@@ -81,18 +91,42 @@ class TorchBackend:
         Args:
             forward: Of the packed layout.
             probe: Must give the same embeddings.
+            execution: compiled (by oneDNN, a size of the grid at a time), or native or native-int8 (any size).
+            exact: Of a forward that rounds more than the loaded model: the probe's embeddings in float32, which it must
+                come near to instead.
 
         Returns:
             Why it was not taken over; None where it was.
         """
-        compute = functools.partial(self._packed, forward)
+        on_grid = execution == "compiled"
+        compute = functools.partial(self._packed, forward, on_grid=on_grid)
         with torch.inference_mode():
-            cosine = lowest_cosine(self._compute(probe).embeddings, compute(probe).embeddings)
+            expected = self._compute(probe).embeddings if exact is None else exact
+            cosine = lowest_cosine(expected, compute(probe).embeddings)
         # Negated, so that NaN is a difference too.
-        if not cosine >= _SAME_COSINE:
-            return f"its embeddings differ from the loaded model's (cosine {cosine:.4f})"
-        self._compute, self.execution = compute, "compiled"
+        if not cosine >= (_SAME_COSINE if exact is None else FAITHFUL_COSINE):
+            whose = "the loaded model's" if exact is None else "float32's"
+            return f"its embeddings differ from {whose} (cosine {cosine:.4f})"
+        if on_grid:
+            self._rehearse(compute)
+        self._compute, self.execution = compute, execution
         return None
+
+    def _rehearse(self, compute: Callable[[Batch], BatchOutput]) -> None:
+        """Computes each size that a batch may have once: its memory is taken now, and its code made.
+
+        Traffic would do it too, with each first batch of a size slower, and memory that grows for minutes.
+        """
+        row = min(_REHEARSED_ROW_TOKENS, self.info.max_position_tokens)
+        for size in grid.sizes(_MOST_REHEARSED_TOKENS):
+            lengths = np.diff(np.append(np.arange(0, size, row), size)).astype(np.int32)
+            ids = np.full(size, self._pad_id, dtype=np.int32)
+            # This thread's own time: what else the machine does must not end it early.
+            began = time.thread_time()
+            with torch.inference_mode():
+                compute(Batch(ids, lengths, row, len(lengths)))
+            if time.thread_time() - began > _LONGEST_BATCH_SECONDS:
+                return
 
     def _padded(self, model: PreTrainedModel, batch: Batch) -> BatchOutput:
         """(rows, bucket): rows rounded up with dummies, so that shapes repeat."""
@@ -115,11 +149,11 @@ class TorchBackend:
         rows = self._pooling.rectangle(states, on_device, row_lengths)[:count]
         return BatchOutput(rows.cpu().numpy(), ids.size)
 
-    def _packed(self, forward: Forward, batch: Batch) -> BatchOutput:
+    def _packed(self, forward: Forward, batch: Batch, *, on_grid: bool = True) -> BatchOutput:
         """(1, tokens); rows sorted by length, so that attention computes few rectangles; a dummy row fills the grid."""
         order = np.argsort(batch.lengths, kind="stable")
         ids, lengths = _reordered(batch, order)
-        if filler := grid.round_up(ids.size) - ids.size:
+        if on_grid and (filler := grid.round_up(ids.size) - ids.size):
             ids, lengths = np.append(ids, np.full(filler, self._pad_id)), np.append(lengths, filler)
         ends = np.cumsum(lengths, dtype=np.int64)
         positions = np.arange(ids.size) - np.repeat(ends - lengths, lengths) + self._first_position

@@ -18,8 +18,9 @@ from sluice_server.model import layout, precision, sentence_files, sources
 from sluice_server.model.compiled import upgrade
 from sluice_server.model.compiled.artifact import Recipe
 from sluice_server.model.config import LoadedModel, ModelConfig
-from sluice_server.model.execution import TorchBackend
+from sluice_server.model.execution import FAITHFUL_COSINE, TorchBackend
 from sluice_server.model.fingerprint import PROBE_TEXTS, digest
+from sluice_server.model.native import upgrade as native
 from sluice_server.model.pooling import Pooling, excluded_token_ids
 from sluice_server.model.sentence_files import SentenceFiles
 from sluice_server.model.similarity import lowest_cosine
@@ -27,9 +28,6 @@ from sluice_server.model.weights import load_weights
 from sluice_server.tokenizer import TextTokenizer, Truncation
 
 logger = logging.getLogger(__name__)
-
-# Below this cosine to float32 the precision costs more than noise; worth a line in the log.
-_FAITHFUL_COSINE = 0.99
 
 
 def load_model(config: ModelConfig, report: Callable[[str, str], None]) -> LoadedModel:
@@ -102,12 +100,21 @@ def _load(config: ModelConfig, source: sources.Source) -> LoadedModel:
     served = backend(model, dataclasses.replace(info, layout=chosen), digest(expected))
     _check_precision(served, expected, probe_rows)
     if config.compile and chosen == "packed" and device == "cpu":
-        _compile(config, source, served, probe_rows)
+        _compile(config, source, model, served, probe_rows, expected)
+    elif config.quantization == "int8":
+        logger.warning("QUANTIZATION=int8 is not used: it needs COMPILE=auto, the packed layout and a CPU")
     return LoadedModel(served, tokenizer)
 
 
-def _compile(config: ModelConfig, source: sources.Source, served: TorchBackend, rows: list[NDArray[np.int32]]) -> None:
-    """Has the model compiled in the background, or takes what the cache holds."""
+def _compile(
+    config: ModelConfig,
+    source: sources.Source,
+    model: PreTrainedModel,
+    served: TorchBackend,
+    rows: list[NDArray[np.int32]],
+    exact: NDArray[np.float32],
+) -> None:
+    """Has the model computed by an engine of ours, or compiled; in the background, or at once what the cache holds."""
     recipe = Recipe(
         folder=str(source.folder.resolve()),
         dtype=served.info.dtype,
@@ -116,14 +123,24 @@ def _compile(config: ModelConfig, source: sources.Source, served: TorchBackend, 
         allow_pickle=config.allow_pickle,
     )
     probe = layout.as_batch(rows)
-    upgrade.begin(recipe, config.cache_dir, lambda forward: served.adopt(forward, probe))
+    attempts = [native.Attempt(model.dtype, lambda forward: served.adopt(forward, probe, "native"))]
+    if config.quantization == "int8":
+        attempts.insert(
+            0, native.Attempt(torch.int8, lambda forward: served.adopt(forward, probe, "native-int8", exact))
+        )
+    native.begin(
+        model,
+        config.cache_dir,
+        attempts,
+        lambda: upgrade.begin(recipe, config.cache_dir, lambda forward: served.adopt(forward, probe)),
+    )
 
 
 def _check_precision(served: TorchBackend, expected: NDArray[np.float32], rows: list[NDArray[np.int32]]) -> None:
     cosine = lowest_cosine(layout.embed_rows(served, rows), expected)
     if not np.isfinite(cosine):
         raise ModelLoadError(f"DTYPE={served.info.dtype}: embeddings are not finite; expected float32, or auto")
-    if cosine < _FAITHFUL_COSINE:
+    if cosine < FAITHFUL_COSINE:
         logger.warning("%s is far from float32 for this model: cosine %.3f", served.info.dtype, cosine)
 
 

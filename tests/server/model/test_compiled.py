@@ -12,14 +12,25 @@ import numpy as np
 import pytest
 import torch
 from sluice_server.backend import Backend, Batch
-from sluice_server.model import ModelConfig, load_model
+from sluice_server.model import ModelConfig, grid, load_model
 from sluice_server.model.attention import packed_attention
 from sluice_server.model.compiled import artifact, library, memory, upgrade
 from sluice_server.model.compiled.artifact import Recipe
+from sluice_server.model.native import architecture
 
 from tests.server.conftest import minilm_folder
 
 RECIPE = Recipe(str(minilm_folder()), "float32", 2, trust_remote_code=False, allow_pickle=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_model_is_known_to_the_native_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MiniLM would be, and then nothing is compiled."""
+
+    def refuse(_: object) -> None:
+        raise architecture.UnknownArchitectureError("refused by the test")
+
+    monkeypatch.setattr(architecture, "read", refuse)
 
 
 @pytest.fixture(scope="session")
@@ -164,6 +175,23 @@ def test_an_artifact_that_computes_something_else_is_not_taken(tmp_path: Path) -
     refusal = backend.adopt(lambda ids, *_: torch.randn(len(ids), 384), batches()[1])  # type: ignore[attr-defined]
     assert "its embeddings differ from the loaded model's" in refusal
     assert backend.execution == "eager"
+
+
+def test_a_forward_meets_every_size_before_traffic_does(tmp_path: Path) -> None:
+    backend = load(tmp_path, compile=False)
+    loaded, met = backend._compute.args[0], list[int]()  # type: ignore[attr-defined]
+
+    def forward(ids: torch.Tensor, positions: torch.Tensor, cu_seqlens: torch.Tensor) -> torch.Tensor:
+        met.append(len(ids))
+        assert backend.execution == "eager"
+        return loaded(ids, positions, cu_seqlens)
+
+    probe = batches()[0]
+    assert backend.adopt(forward, probe) is None  # type: ignore[attr-defined]
+    assert backend.execution == "compiled"
+    rehearsed = met[1:]
+    assert rehearsed == list(grid.sizes(rehearsed[-1]))
+    assert len(rehearsed) > 10
 
 
 def test_a_damaged_artifact_leaves_the_model_as_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

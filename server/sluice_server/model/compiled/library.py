@@ -7,8 +7,11 @@ from pathlib import Path
 
 import torch
 
+from sluice_server.model.native import library as native
+
 SOURCES = sorted(Path(__file__).parent.glob("*.cpp"))
-_HEADERS = sorted(Path(__file__).parent.glob("*.h"))
+# The attention itself is the native engine's.
+_HEADERS = native.HEADERS
 _FLAGS = (
     "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fopenmp", "-std=c++20",
     "-shared", "-fPIC",
@@ -43,7 +46,7 @@ def build(to: Path) -> None:
     if found is None:
         raise BuildError("no g++ on the PATH")
     root = Path(torch.__file__).parent
-    includes = (f"-I{root}/include", f"-I{root}/include/torch/csrc/api/include")
+    includes = (f"-I{_HEADERS[0].parent}", f"-I{root}/include", f"-I{root}/include/torch/csrc/api/include")
     command = [found, *_FLAGS, *includes, *map(str, SOURCES), "-o", str(to), f"-L{root}/lib", "-ltorch_cpu", "-lc10"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_BUILD_SECONDS, check=False)
     if done.returncode != 0:

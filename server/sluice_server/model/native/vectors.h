@@ -1,7 +1,9 @@
 // Sixteen floats at a time, in GCC's portable vectors: one AVX-512 register, or two of AVX2.
 #pragma once
 
-#include <c10/util/BFloat16.h>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 
 #include <cstdint>
 #include <cstring>
@@ -10,6 +12,11 @@ namespace sluice {
 
 constexpr int kLanes = 16;
 
+// bfloat16: the upper half of a float.
+struct Brain {
+  uint16_t bits;
+};
+
 typedef float Floats __attribute__((vector_size(64), aligned(4)));
 typedef int32_t Ints __attribute__((vector_size(64), aligned(4)));
 typedef uint32_t Bits __attribute__((vector_size(64), aligned(4)));
@@ -17,8 +24,12 @@ typedef uint16_t Halves __attribute__((vector_size(32), aligned(2)));
 
 inline Floats load(const float* from) { return *reinterpret_cast<const Floats*>(from); }
 
-inline Floats load(const c10::BFloat16* from) {
-  Bits bits = __builtin_convertvector(*reinterpret_cast<const Halves*>(from), Bits) << 16;
+inline Bits load_bits(const Brain* from) {
+  return __builtin_convertvector(*reinterpret_cast<const Halves*>(from), Bits);
+}
+
+inline Floats load(const Brain* from) {
+  const Bits bits = load_bits(from) << 16;
   Floats values;
   std::memcpy(&values, &bits, sizeof(values));
   return values;
@@ -27,11 +38,16 @@ inline Floats load(const c10::BFloat16* from) {
 inline void store(float* to, Floats values) { *reinterpret_cast<Floats*>(to) = values; }
 
 // Rounds to the nearest, ties to even; scores and weighted means of finite values are finite.
-inline void store(c10::BFloat16* to, Floats values) {
+inline void store(Brain* to, Floats values) {
+#ifdef __AVX512BF16__
+  const __m256bh rounded = _mm512_cvtneps_pbh(values);
+  std::memcpy(to, &rounded, sizeof(rounded));
+#else
   Bits bits;
   std::memcpy(&bits, &values, sizeof(bits));
   bits += 0x7fff + ((bits >> 16) & 1);
   *reinterpret_cast<Halves*>(to) = __builtin_convertvector(bits >> 16, Halves);
+#endif
 }
 
 // Each lane's neighbour at a distance of W, a power of two.
@@ -43,6 +59,8 @@ inline Floats across(Floats values) {
 }
 
 inline Floats larger(Floats left, Floats right) { return left > right ? left : right; }
+
+inline Floats smaller(Floats left, Floats right) { return left < right ? left : right; }
 
 inline float largest(Floats values) {
   values = larger(values, across<8>(values));
@@ -74,6 +92,23 @@ inline Floats exponential(Floats x) {
   Floats power;
   std::memcpy(&power, &bits, sizeof(power));
   return (p * r * r + r + 1.0f) * power;
+}
+
+// 2^x of arguments up to 0, to 4e-5: half the work where a bfloat16 follows. 2^x = 2^k 2^r with |r| <= 1 / 2, and the
+// first terms of its series for 2^r. Below -126 it is 2^-126.
+inline Floats rough_power(Floats x) {
+  x = larger(x, Floats{} - 126.0f);
+  const Ints k = __builtin_convertvector(x - 0.5f, Ints);
+  const Floats r = x - __builtin_convertvector(k, Floats);
+  Floats p = r * 9.6181291e-3f + 5.5504109e-2f;
+  p = p * r + 2.4022651e-1f;
+  p = p * r + 6.9314718e-1f;
+  p = p * r + 1.0f;
+  Ints bits;
+  std::memcpy(&bits, &p, sizeof(bits));
+  bits += k << 23;
+  std::memcpy(&p, &bits, sizeof(p));
+  return p;
 }
 
 // One of the four steps of a 16 x 16 transposition: exchanges the off-diagonal blocks of width W.

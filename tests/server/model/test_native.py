@@ -1,0 +1,400 @@
+"""The CPU engine of our own: what transformers computes, for any batch, and a clear word on what it does not compute."""
+
+import copy
+import logging
+import threading
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812 - its usual name
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sluice_server.backend import Backend, Batch
+from sluice_server.model import ModelConfig, execution, load_model
+from sluice_server.model.compiled import memory
+from sluice_server.model.native import architecture, library, upgrade
+from sluice_server.model.native.encoder import NativeEncoder
+from transformers import (
+    AutoModel,
+    BertConfig,
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+    PreTrainedModel,
+    RobertaConfig,
+    RobertaModel,
+)
+
+from tests.server.conftest import minilm_folder
+
+BFLOAT16 = bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+INT8 = BFLOAT16 and bool(torch.cpu.get_capabilities().get("avx512_vnni"))
+DTYPES = [torch.float32, *([torch.bfloat16] if BFLOAT16 else [])]
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    path = tmp_path_factory.mktemp("native") / "encoder.so"
+    library.build(path)
+    return library.load(path)
+
+
+@pytest.fixture(scope="session")
+def built_for_avx2(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    path = tmp_path_factory.mktemp("native") / "encoder.so"
+    library.build(path, "-mno-avx512f")
+    return library.load(path)
+
+
+@pytest.fixture(scope="session")
+def minilm_model() -> PreTrainedModel:
+    model: PreTrainedModel = AutoModel.from_pretrained(minilm_folder(), dtype=torch.float32).eval()
+    return model
+
+
+def bert(heads: int = 2, head_dim: int = 32, intermediate: int = 96, layers: int = 2, **more: Any) -> BertModel:
+    torch.manual_seed(1)
+    return randomized(
+        BertModel(
+            BertConfig(
+                vocab_size=90, hidden_size=heads * head_dim, num_attention_heads=heads, num_hidden_layers=layers,
+                intermediate_size=intermediate, max_position_embeddings=700, **more,
+            )
+        )
+    )  # fmt: skip
+
+
+def roberta() -> RobertaModel:
+    torch.manual_seed(2)
+    return randomized(
+        RobertaModel(
+            RobertaConfig(
+                vocab_size=90, hidden_size=48, num_attention_heads=3, num_hidden_layers=2, intermediate_size=80,
+                max_position_embeddings=700, type_vocab_size=1, pad_token_id=1,
+            )
+        )
+    )  # fmt: skip
+
+
+def distilbert() -> DistilBertModel:
+    torch.manual_seed(3)
+    return randomized(
+        DistilBertModel(
+            DistilBertConfig(vocab_size=90, dim=64, n_heads=4, n_layers=2, hidden_dim=112, max_position_embeddings=700)
+        )
+    )
+
+
+def randomized(model: Any) -> Any:
+    """With weights of a trained model's size, so that attention and activations are far from linear."""
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            weight.normal_(0.0, 0.3)
+            if name.endswith("LayerNorm.weight") or "layer_norm.weight" in name:
+                weight.add_(1.0)
+    return model.eval()
+
+
+def packed(lengths: list[int], vocabulary: int, first_position: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """ids, positions and cu_seqlens."""
+    random = torch.Generator().manual_seed(len(lengths) + sum(lengths))
+    ids = torch.randint(5, vocabulary, (sum(lengths),), generator=random)
+    positions = torch.cat([torch.arange(length) + first_position for length in lengths])
+    return ids, positions, torch.tensor([0, *np.cumsum(lengths)])
+
+
+def one_by_one(model: PreTrainedModel, ids: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+    """transformers, one row after the other."""
+    with torch.inference_mode():
+        rows = [model(input_ids=ids[start:end][None]).last_hidden_state[0] for start, end in pairwise(ends)]
+    return torch.cat(rows).float()
+
+
+def error(states: torch.Tensor, expected: torch.Tensor) -> float:
+    """Root mean square."""
+    return float((states - expected).square().mean().sqrt())
+
+
+def assert_same(
+    library: Any,
+    model: PreTrainedModel,
+    lengths: list[int],
+    *,
+    dtype: torch.dtype = torch.float32,
+    threads: int = 2,
+    noise: float = 2**-8,
+) -> None:
+    first_position = 2 if isinstance(model, RobertaModel) else 0
+    ids, positions, ends = packed(lengths, model.config.vocab_size, first_position)
+    expected = one_by_one(model, ids, ends)
+    served = copy.deepcopy(model).to(dtype)
+    states = NativeEncoder(library, architecture.read(served), threads)(ids, positions, ends)
+    if dtype == torch.float32:
+        torch.testing.assert_close(states, expected, rtol=1e-4, atol=1e-4)
+    else:
+        # States are of size one. Of a few tokens it is chance whose roundings are nearer, so those get an absolute bound.
+        assert error(states, expected) <= max(1.2 * error(one_by_one(served, ids, ends), expected), noise)
+
+
+LENGTHS = [[1], [1, 1, 1], [7, 64, 1, 33], [512], [600, 3], [20] * 40, list(range(1, 40))]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("make", [bert, roberta, distilbert])
+@pytest.mark.parametrize("lengths", LENGTHS, ids=lambda lengths: f"{len(lengths)}-rows-{sum(lengths)}-tokens")
+def test_each_family_is_what_transformers_computes(
+    built: Any, make: Callable[[], PreTrainedModel], lengths: list[int], dtype: torch.dtype
+) -> None:
+    assert_same(built, make(), lengths, dtype=dtype)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    heads=st.integers(1, 5),
+    head_dim=st.sampled_from([16, 32, 48, 64, 80]),
+    intermediate=st.integers(1, 20).map(lambda count: 16 * count),
+    activation=st.sampled_from(["gelu", "relu"]),
+    lengths=st.lists(st.integers(1, 130), min_size=1, max_size=9),
+    threads=st.integers(1, 3),
+    dtype=st.sampled_from(DTYPES),
+)
+def test_any_sizes_are_what_transformers_computes(
+    built: Any,
+    heads: int,
+    head_dim: int,
+    intermediate: int,
+    activation: str,
+    lengths: list[int],
+    threads: int,
+    dtype: torch.dtype,
+) -> None:
+    model = bert(heads, head_dim, intermediate, layers=1, hidden_act=activation)
+    assert_same(built, model, lengths, dtype=dtype, threads=threads, noise=2**-5)
+
+
+@pytest.mark.parametrize("lengths", LENGTHS, ids=lambda lengths: f"{len(lengths)}-rows-{sum(lengths)}-tokens")
+def test_a_cpu_without_avx512_computes_the_same(built_for_avx2: Any, lengths: list[int]) -> None:
+    assert_same(built_for_avx2, bert(), lengths)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_minilm_is_what_transformers_computes(built: Any, minilm_model: PreTrainedModel, dtype: torch.dtype) -> None:
+    assert_same(built, minilm_model, [3, 64, 200, 17, 1, 90], dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_number_of_threads_and_the_neighbours_change_nothing(
+    built: Any, minilm_model: PreTrainedModel, dtype: torch.dtype
+) -> None:
+    lengths = [31, 64, 5, 1, 300, 12, 80, 45]
+    ids, positions, ends = packed(lengths, 30000, 0)
+    found = architecture.read(copy.deepcopy(minilm_model).to(dtype))
+    one, two = NativeEncoder(built, found, 1), NativeEncoder(built, found, 2)
+    together = one(ids, positions, ends).clone()
+    torch.testing.assert_close(two(ids, positions, ends), together, rtol=0, atol=1e-5)
+    for start, end in pairwise(ends.tolist()):
+        alone = two(ids[start:end], positions[start:end], torch.tensor([0, end - start]))
+        torch.testing.assert_close(alone, together[start:end], rtol=0, atol=1e-5)
+
+
+def test_more_tokens_than_are_computed_at_a_time(built: Any) -> None:
+    assert_same(built, bert(), [100] * 90)
+
+
+def test_a_token_outside_the_vocabulary_is_an_error(built: Any) -> None:
+    served = NativeEncoder(built, architecture.read(bert()), 2)
+    with pytest.raises(IndexError, match="ids 5 to 90: expected 0 to 89"):
+        served(torch.tensor([5, 90]), torch.tensor([0, 1]), torch.tensor([0, 2]))
+    with pytest.raises(IndexError, match="positions 0 to 700: expected 0 to 699"):
+        served(torch.tensor([5, 6]), torch.tensor([0, 700]), torch.tensor([0, 2]))
+
+
+def with_another_weight() -> PreTrainedModel:
+    model = bert()
+    model.encoder.layer[0].gate = torch.nn.Linear(2, 2)
+    return model
+
+
+def without_a_layer() -> PreTrainedModel:
+    model = bert()
+    del model.encoder.layer[1]
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda: bert(hidden_act="gelu_new"), "activation 'gelu_new'; expected gelu or relu"),
+        (lambda: bert(head_dim=24), "head_dim 24: expected a multiple of 16"),
+        (lambda: bert(intermediate=100), "intermediate size 100: expected a multiple of 16"),
+        (lambda: bert(is_decoder=True), "is_decoder is True"),
+        (lambda: bert().half(), "weights in torch.float16"),
+        (with_another_weight, r"has also encoder.layer.0.gate.bias"),
+        (without_a_layer, r"lacks encoder.layer.1.attention"),
+    ],
+)
+def test_what_is_not_known_for_certain_is_refused(make: Callable[[], PreTrainedModel], reason: str) -> None:
+    with pytest.raises(architecture.UnknownArchitectureError, match=reason):
+        architecture.read(make())
+
+
+def test_another_class_of_model_is_refused() -> None:
+    class BertModel(PreTrainedModel):  # type: ignore[no-untyped-call]
+        """Not transformers' own."""
+
+        config_class = BertConfig
+
+    with pytest.raises(architecture.UnknownArchitectureError, match="BertModel is none of BertModel, RobertaModel"):
+        architecture.read(BertModel(BertConfig()))
+
+
+def load(cache: Path, dtype: str, *, compile: bool, **more: Any) -> Backend:  # noqa: A002 - the setting's name
+    config = ModelConfig(
+        str(minilm_folder()), cache_dir=str(cache), dtype=dtype, layout="packed", compile=compile, **more
+    )
+    return load_model(config, lambda *_: None).backend
+
+
+def batch(lengths: list[int]) -> Batch:
+    ids = np.random.default_rng(3).integers(1000, 30000, sum(lengths)).astype(np.int32)
+    return Batch(ids, np.array(lengths, dtype=np.int32), max(lengths), len(lengths))
+
+
+@pytest.mark.parametrize("dtype", [str(dtype).removeprefix("torch.") for dtype in DTYPES])
+def test_a_server_takes_the_engine_when_it_is_built_and_from_then_on_at_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, dtype: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    plain = load(tmp_path / "unused", "float32", compile=False)
+    first = load(tmp_path, dtype, compile=True)
+    deadline = time.monotonic() + 120
+    while first.execution != "native":
+        assert "is not used" not in caplog.text
+        assert time.monotonic() < deadline, caplog.text
+        time.sleep(0.05)
+    again = load(tmp_path, dtype, compile=True)
+    assert again.execution == "native", "what the cache holds is taken at once"
+    asked = batch([1, 37, 200, 5])
+    expected = torch.from_numpy(plain.embed(asked).embeddings)
+    for backend in (first, again):
+        given_back = backend.embed(asked)
+        assert given_back.computed_tokens == 243, "nothing is filled up"
+        cosine = F.cosine_similarity(torch.from_numpy(given_back.embeddings), expected)
+        assert float(cosine.min()) >= (0.9999 if dtype == "bfloat16" else 0.999999)
+    assert [path.suffix for path in (tmp_path / "native").iterdir()] == [".so"], "nothing else is left behind"
+
+
+def attempt(refusal: str | None = None, dtype: torch.dtype = torch.float32) -> upgrade.Attempt:
+    """Refused for that reason; without one, nothing must come as far as that."""
+    return upgrade.Attempt(dtype, lambda _: refusal or pytest.fail("an engine was offered"))
+
+
+def test_what_the_engine_refuses_goes_the_other_way(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    went: list[str] = []
+    upgrade.begin(bert(hidden_act="gelu_new"), str(tmp_path), [attempt()], lambda: went.append("other"))
+    assert went == ["other"]
+    assert "is not used: activation 'gelu_new'" in caplog.text
+
+
+def test_without_a_compiler_it_goes_the_other_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    went = threading.Event()
+    upgrade.begin(bert(), str(tmp_path), [attempt()], went.set)
+    assert went.wait(30)
+    assert "is not used: no g++ on the PATH" in caplog.text
+
+
+def test_a_tight_memory_limit_goes_the_other_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(memory, "free_bytes", lambda: 1 << 28)
+    went = threading.Event()
+    upgrade.begin(bert(), str(tmp_path), [attempt()], went.set)
+    assert went.wait(30)
+    assert "g++ needs 384 MiB and the memory limit leaves 256" in caplog.text
+
+
+def test_a_damaged_library_goes_the_other_way(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = library.locate(str(tmp_path))
+    path.parent.mkdir()
+    path.write_bytes(b"not a library")
+    went: list[str] = []
+    upgrade.begin(bert(), str(tmp_path), [attempt()], lambda: went.append("other"))
+    assert went == ["other"]
+    assert "is not used" in caplog.text
+
+
+def test_an_engine_that_computes_something_else_goes_the_other_way(
+    tmp_path: Path, built: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    del built
+    library.build(library.locate(str(tmp_path)))
+    went: list[str] = []
+    upgrade.begin(bert(), str(tmp_path), [attempt("its embeddings differ")], lambda: went.append("other"))
+    assert went == ["other"]
+    assert "is not used in float32: its embeddings differ" in caplog.text
+
+
+@pytest.mark.skipif(not INT8, reason="the CPU multiplies no bytes")
+@pytest.mark.parametrize("make", [bert, roberta, distilbert])
+@pytest.mark.parametrize("lengths", LENGTHS, ids=lambda lengths: f"{len(lengths)}-rows-{sum(lengths)}-tokens")
+def test_bytes_come_near_to_what_transformers_computes(
+    built: Any, make: Callable[[], PreTrainedModel], lengths: list[int]
+) -> None:
+    model = make()
+    ids, positions, ends = packed(lengths, 90, 2 if isinstance(model, RobertaModel) else 0)
+    states = NativeEncoder(built, architecture.read(model), 2, torch.int8)(ids, positions, ends)
+    cosine = F.cosine_similarity(states, one_by_one(model, ids, ends))
+    assert float(cosine.mean()) >= 0.99
+
+
+@pytest.mark.skipif(not INT8, reason="the CPU multiplies no bytes")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_quantization_is_taken_where_it_is_near_enough(tmp_path: Path, dtype: str) -> None:
+    library.build(library.locate(str(tmp_path)))
+    plain = load(tmp_path, "float32", compile=False)
+    served = load(tmp_path, dtype, compile=True, quantization="int8")
+    assert served.execution == "native-int8"
+    asked = batch([1, 37, 200, 5])
+    cosine = F.cosine_similarity(*(torch.from_numpy(one.embed(asked).embeddings) for one in (plain, served)))
+    assert 0.99 <= float(cosine.min()) < 0.99999
+
+
+@pytest.mark.skipif(not INT8, reason="the CPU multiplies no bytes")
+def test_quantization_that_is_too_far_from_float32_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    library.build(library.locate(str(tmp_path)))
+    monkeypatch.setattr(execution, "FAITHFUL_COSINE", 0.99999)
+    served = load(tmp_path, "float32", compile=True, quantization="int8")
+    assert served.execution == "native", "the next best is taken"
+    assert "is not used in int8: its embeddings differ from float32's (cosine 0.99" in caplog.text
+
+
+def test_quantization_without_the_engine_is_said_to_be_off(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert load(tmp_path, "float32", compile=False, quantization="int8").execution == "eager"
+    assert "QUANTIZATION=int8 is not used" in caplog.text
+    upgrade.begin(bert(hidden_act="gelu_new"), str(tmp_path), [attempt(dtype=torch.int8)], lambda: None)
+    assert "not used, and so no int8: activation 'gelu_new'" in caplog.text
+
+
+def test_the_compiler_says_what_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(library.BuildError, match=r"g\+\+ ended with 1: .*unrecognized"):
+        library.build(tmp_path / "encoder.so", "-fno-such-flag")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_library_uses_torchs_own_threads(built: Any) -> None:
+    maps = Path("/proc/self/maps").read_text()
+    loaded = {line.split()[-1] for line in maps.splitlines() if "libgomp" in line}
+    assert built is not None
+    assert len(loaded) == 1, "a second pool of threads would wait beside the first"
