@@ -1,12 +1,12 @@
 """Names, addresses and paths of one cluster, decided in one place."""
 
 import json
-import socket
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from dev.cluster.files import write
+from dev.ports import free_ports
 
 SERVICE_CIDR = "10.96.0.0/16"
 API_SERVICE_IP = "10.96.0.1"
@@ -117,18 +117,6 @@ def layout(mode: Mode, state: Path) -> Layout:
     record = state / _PORTS
     if record.exists():
         return Layout(mode, state, Ports(**json.loads(record.read_text())))
-    ports = _free_ports()
+    ports = Ports(*free_ports(len(Ports.__slots__)))
     write(record, json.dumps(asdict(ports)))
     return Layout(mode, state, ports)
-
-
-def _free_ports() -> Ports:
-    """Ports that are free now, all held at once so that no two are the same."""
-    sockets = [socket.socket() for _ in Ports.__slots__]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return Ports(*(one.getsockname()[1] for one in sockets))
-    finally:
-        for one in sockets:
-            one.close()

@@ -1,11 +1,8 @@
 """A real control plane for the whole session; for each test a namespace and an operator under the chart's own rights."""
 
-import contextlib
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +17,7 @@ import pytest
 import yaml
 
 from dev.cluster.processes import Processes
+from dev.ports import free_ports
 from tests.e2e.kubectl import Kubectl, condition
 from tests.operator.builders import ROOT
 from tests.operator.kubelet import Kubelet, Script
@@ -205,7 +203,7 @@ def new_operator(
     made: list[OperatorProcess] = []
 
     def make(**environment: str) -> OperatorProcess:
-        port = _free_port()
+        (port,) = free_ports(1)
         one = OperatorProcess(
             command=[sys.executable, "-m", "sluice_operator"],
             environment={
@@ -287,15 +285,6 @@ def deploy(kubectl: Kubectl, kubelet: Kubelet) -> Callable[..., Deployed]:
         return Deployed(name, kubectl, kubelet.scripts[kubectl.namespace])
 
     return apply
-
-
-def _free_port() -> int:
-    """Below those that the kernel gives to whoever asks for any: nobody gets it before the operator does."""
-    for port in random.sample(range(20_000, 32_000), 200):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("no free port on loopback")
 
 
 def _with_token(kubeconfig: dict[str, Any], token: str) -> dict[str, Any]:
