@@ -102,6 +102,8 @@ def _controller_manager(layout: Layout) -> list[str]:
         f"--cert-dir={layout.pki}",
         "--use-service-account-credentials=true",
         "--leader-elect=false",
+        # A control plane alone has no kubelet of its own: who plays one need not be back first after an outage.
+        *([] if layout.mode is Mode.FULL else ["--node-monitor-grace-period=300s"]),
     ]
 
 

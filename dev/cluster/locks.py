@@ -8,13 +8,16 @@ import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from dev.cluster.layout import MACHINE_LOCK, Layout
 from dev.cluster.processes import Daemon, Processes
-from dev.console import DevError
+from dev.console import DevError, wait_until
 
 # Holds the machine's lock for as long as the cluster is up; `up` and `down` themselves come and go.
 HOLDER = "machine-lock"
+# A command that was killed while it started a daemon leaves a child, which keeps the lock until it is that daemon.
+_CHILD_SECONDS = 1.0
 
 
 @contextlib.contextmanager
@@ -27,10 +30,18 @@ def state_lock(state: Path) -> Iterator[None]:
     state.mkdir(parents=True, exist_ok=True)
     with (state / ".lock").open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            wait_until(lambda: _takes(file), what="the lock is free", within_seconds=_CHILD_SECONDS, every_seconds=0.02)
+        except DevError:
             raise DevError(f"another command of dev.cluster works on {state}; wait for it, then try again") from None
         yield
+
+
+def _takes(file: TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def last_owner() -> Path | None:

@@ -155,11 +155,14 @@ def start_time(pid: int) -> int | None:
 
 
 def parse_start_time(stat: str) -> int | None:
-    """The start time in a line of /proc/<pid>/stat; None for a zombie, which runs no more."""
+    """The start time in a line of /proc/<pid>/stat; None for a zombie, which runs no more.
+
+    A zombie with threads still ends: until they are gone its ports are taken.
+    """
     # The name may hold spaces and brackets: fields count from behind its last bracket.
     fields = stat.rpartition(")")[2].split()
-    state, ticks = fields[0], fields[19]
-    return None if state == "Z" else int(ticks)
+    state, threads, ticks = fields[0], int(fields[17]), int(fields[19])
+    return None if state == "Z" and threads <= 1 else ticks
 
 
 def _record_self(record: Path, fingerprint: str) -> None:

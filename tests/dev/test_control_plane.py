@@ -17,7 +17,9 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]  # a first build o
 
 def cluster(command, state, *options, check=True):
     words = [sys.executable, "-m", "dev.cluster", command, "--state-dir", str(state), *options]
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=check)
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
 
 
 @pytest.fixture

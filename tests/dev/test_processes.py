@@ -30,6 +30,10 @@ def test_a_zombie_does_not_run():
     assert parse_start_time("42 (sleep) Z 1 " + " ".join(["0"] * 17) + " 12345 0") is None
 
 
+def test_a_zombie_whose_threads_still_end_runs():
+    assert parse_start_time("42 (sleep) Z 1 " + " ".join([*["0"] * 15, "7", "0"]) + " 12345 0") == 12345
+
+
 def test_a_pid_that_is_not_there_has_no_start_time():
     assert start_time(2**22 + 1) is None
 
