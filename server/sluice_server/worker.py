@@ -1,7 +1,9 @@
 """The device worker: one thread that alone owns the model and the device."""
 
 import logging
+import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +21,8 @@ from sluice_server.flight import MAX_PENDING
 logger = logging.getLogger(__name__)
 
 _MEASURED_RUNS = 3
+# A sixth of the weight of other threads, in the pod's own cgroup only.
+_NICENESS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +117,17 @@ class Worker:
             self._jobs.put(None, timeout=within_seconds)
             self._thread.join(within_seconds)
 
+    @staticmethod
+    def _yield_to_the_host_side() -> None:
+        """On a CPU the model shares its cores with the event loop, which must not wait: to refuse is its work, too.
+
+        Linux keeps this per thread; the threads that compute are started by this one, and inherit it.
+        """
+        if sys.platform == "linux":
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+
     def _run(self) -> None:
+        self._yield_to_the_host_side()
         try:
             backend = self._load()
             timings = self._warm_up(backend)

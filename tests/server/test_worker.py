@@ -1,9 +1,13 @@
 """The device's thread: what it computes, what it leaves out, and what it survives."""
 
+import os
+import sys
+import threading
+
 import numpy as np
 import pytest
 from sluice_server.backend import Batch, BatchOutput, ModelInfo, OutOfDeviceMemoryError
-from sluice_server.worker import BatchResult, Job, run_job
+from sluice_server.worker import BatchResult, Job, Worker, WorkerCallbacks, run_job
 
 LENGTHS = np.array([2, 3, 4, 5], dtype=np.int32)
 
@@ -87,3 +91,33 @@ def test_a_failing_kernel_fails_the_batch_in_words_for_the_caller(wanted: tuple[
     result = run(Device(broken=True), wanted=wanted)
     assert result.output is None
     assert str(result.error) == "the device failed on a batch: ValueError"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps a priority per thread")
+def test_the_threads_that_compute_yield_to_those_that_answer() -> None:
+    seen: list[int] = []
+    loaded = threading.Event()
+
+    def load() -> Device:
+        helper = threading.Thread(target=lambda: seen.append(own_niceness()))
+        helper.start()
+        helper.join(10)
+        seen.append(own_niceness())
+        return Device()
+
+    callbacks = WorkerCallbacks(
+        on_phase=lambda *_: None,
+        on_ready=lambda *_: loaded.set(),
+        on_result=lambda *_: None,
+        on_failure=pytest.fail,
+    )
+    worker = Worker(load, lambda _: [], callbacks)
+    worker.start()
+    assert loaded.wait(10)
+    worker.stop(10)
+    assert all(niceness > own_niceness() for niceness in seen), "so do those that it starts"
+    assert len(seen) == 2
+
+
+def own_niceness() -> int:
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
