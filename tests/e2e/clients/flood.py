@@ -34,11 +34,12 @@ SERVICE_CONFIG = {
     ],
 }
 ROWS, TOKENS = 16, 32
-# Of a refused client; shorter, and refusals would be most of what is asked.
-PAUSE_SECONDS = 5
 CALM_SECONDS = 1
 # None fills a queue up to its limit and keeps it there.
 MOST_THREADS = int(os.environ["THREADS"]) if "THREADS" in os.environ else None
+# Of a refused client; shorter, and refusals would be most of what is asked. Where one pod is to be overloaded, asking
+# again must not look as if the others could not carry it: its own speed changes with what else the machine does.
+PAUSE_SECONDS = 15 if MOST_THREADS is None else 5
 
 stopping = threading.Event()
 signal.signal(signal.SIGTERM, lambda _signal, _frame: stopping.set())
