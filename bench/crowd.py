@@ -22,14 +22,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kubernetes import client, config
+from kubernetes import client
 from urllib3.exceptions import HTTPError
 
+from bench.process import cpu_seconds
 from dev.cluster import binaries, versions
 from dev.cluster.processes import Processes
 from dev.console import wait_until
 from dev.paths import ROOT
 from tests.e2e.kubectl import Kubectl
+from tests.operator.api import api_client
 from tests.operator.crowd_health import CrowdHealth
 from tests.operator.fake_nodes import PLACEMENT, fake_nodes, kwok
 
@@ -43,7 +45,6 @@ _HOLD_SECONDS = 30
 _QUIET_SECONDS = 15
 _HTTP_PORT = 18080
 _INSIDE = "--inside"
-_TICKS = os.sysconf("SC_CLK_TCK")
 Json = dict[str, Any]
 
 
@@ -132,9 +133,7 @@ class GateWatch:
     """
 
     def __init__(self, kubeconfig: Path) -> None:
-        loaded = config.new_client_from_config(str(kubeconfig))  # type: ignore[no-untyped-call]
-        loaded.configuration.retries = False
-        self._core = client.CoreV1Api(client.ApiClient(loaded.configuration))
+        self._core = client.CoreV1Api(api_client(kubeconfig))
         self.changes: list[tuple[float, str, bool]] = []
         self.written: list[str] = []
         self.now: dict[str, bool] = {}
@@ -217,11 +216,11 @@ class Crowd:
         }
         self.operator.forget_peak()
         began, writes = time.monotonic(), self.operator.writes()
-        used = {name: _cpu_seconds(pid) for name, pid in pids.items()}
-        cpu = _cpu_seconds(self.operator.pid)
+        used = {name: cpu_seconds(pid) for name, pid in pids.items()}
+        cpu = cpu_seconds(self.operator.pid)
         figures: Json = {}
         yield figures
-        cpu, seconds = _cpu_seconds(self.operator.pid) - cpu, time.monotonic() - began
+        cpu, seconds = cpu_seconds(self.operator.pid) - cpu, time.monotonic() - began
         figures |= {
             "seconds": round(seconds, 1),
             "operator_cores": round(cpu / seconds, 3),
@@ -229,7 +228,7 @@ class Crowd:
             "peak_rss_mib": self.operator.rss_mib(peak=True),
             "writes": dict(self.operator.writes() - writes),
             "other_cores": {
-                n: round((_cpu_seconds(pid) - used[n]) / seconds, 2) for n, pid in pids.items() if _is_alive(pid)
+                n: round((cpu_seconds(pid) - used[n]) / seconds, 2) for n, pid in pids.items() if _is_alive(pid)
             },
         }
 
@@ -381,11 +380,6 @@ def _until(is_so: Callable[[], bool], within_seconds: float, tell: Callable[[], 
             told_at = now
             _progress(f"  {now - began:.0f} s {tell()}")
         time.sleep(0.05)
-
-
-def _cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 def _is_alive(pid: int) -> bool:

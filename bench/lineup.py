@@ -143,16 +143,16 @@ Start = Callable[[contextlib.ExitStack], tuple[Server, checks.Embed]]
 _ONNX = ("ONNX Runtime float32", "ONNX Runtime int8")
 _OPENVINO = ("OpenVINO float32", "OpenVINO bfloat16")
 _WHAT = {
-    NATIVE: "gRPC, `DTYPE=auto`, compiled",
-    FLOAT32: "gRPC, `DTYPE=float32`, compiled",
+    NATIVE: "gRPC, `DTYPE=auto`, once its fastest engine is in",
+    FLOAT32: "the same with `DTYPE=float32`",
     CORAL: "gRPC; the checkpoint that it computes in bfloat16",
     CORAL_FLOAT32: "gRPC; the checkpoint that it computes in float32",
     "infinity torch": "HTTP, texts only, `--engine torch`",
     "infinity optimum": "HTTP, texts only, `--engine optimum --pooling-method mean`",
     "text-embeddings-inference": "HTTP, texts only, the one at `TEI_URL`",
-    COMPILED: "Sluice's backend without the server, `DTYPE=auto`, compiled; texts as they come",
+    COMPILED: "Sluice's backend without the server, `DTYPE=auto`, its fastest engine; texts as they come",
     COMPILED_FLOAT32: "the same in float32",
-    "packed engine, eager": "the same before it is compiled, `DTYPE=auto`",
+    "packed engine, eager": "the same as the model is loaded",
     REFERENCE: "`encode` on texts, in a loop",
     "sentence-transformers bfloat16": "the same with bfloat16 weights",
     "ONNX Runtime float32": "all texts sorted by length; plain or fused graph, whichever is faster",

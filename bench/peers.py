@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,8 @@ from typing import IO, Any
 import grpc
 from gpu_inference import inference_pb2 as coral_pb
 from safetensors.numpy import load_file, save_file
+
+from dev.ports import free_ports
 
 _START_SECONDS = 300
 _STOP_SECONDS = 3
@@ -33,7 +34,7 @@ def coral(folder: Path, log: Path, threads: int) -> Iterator[tuple[str, int]]:
     Raises:
         PeerUnavailableError: It does not start.
     """
-    target = f"127.0.0.1:{_free_port()}"
+    target = f"127.0.0.1:{free_ports(1)[0]}"
     environment = {
         "MODEL_PATH": str(folder), "GRPC_HOST": "127.0.0.1", "GRPC_PORT": target.rsplit(":", 1)[1],
         "HTTP_HEALTH_PORT": "0", "METRICS_ENABLED": "false", "OMP_NUM_THREADS": str(threads),
@@ -52,7 +53,7 @@ def infinity(binary: Path, folder: Path, engine: str, log: Path, threads: int) -
     """
     if not binary.exists():
         raise PeerUnavailableError(f"not installed; expected {binary.name} in the environment of dev/locks/peers.txt")
-    port = _free_port()
+    (port,) = free_ports(1)
     command = [
         str(binary), "v2", "--model-id", str(folder), "--engine", engine, "--device", "cpu", "--host", "127.0.0.1",
         "--port", str(port), "--served-model-name", "model", "--no-model-warmup", "--log-level", "warning",
@@ -151,10 +152,3 @@ def _answers_http(url: str) -> bool:
             return True
     except (urllib.error.URLError, OSError):
         return False
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port

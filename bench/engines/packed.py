@@ -4,9 +4,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from sluice_server.backend import Batch
 from sluice_server.model import ModelConfig, load_model
+from sluice_server.model.layout import as_batch
 
 from bench.engines.base import Embeddings, Texts, Way, arrival_ways, unit
 
@@ -19,10 +18,10 @@ class PackedEngine:
     Args:
         model: A folder.
         dtype: auto, float32 or bfloat16.
-        cache: Of compiled models; None serves the model as it is loaded.
+        cache: Of engines and compiled models; None computes the model as it is loaded.
 
     Raises:
-        TimeoutError: It was not compiled.
+        TimeoutError: No faster engine was there in time.
     """
 
     def __init__(self, model: str, dtype: str, cache: str | None) -> None:
@@ -31,7 +30,7 @@ class PackedEngine:
         deadline = time.monotonic() + _COMPILE_SECONDS
         while cache is not None and self._backend.execution == "eager":
             if time.monotonic() > deadline:
-                raise TimeoutError("the model was not compiled in time")
+                raise TimeoutError("no faster engine was there in time")
             time.sleep(0.5)
 
     def ways(self, lengths: Sequence[int]) -> Sequence[Way]:
@@ -41,16 +40,11 @@ class PackedEngine:
     def start(self, batch: Texts, option: Any) -> int:
         """See Engine."""
         del option
-        return self._backend.embed(_as_batch(batch)).computed_tokens
+        return self._backend.embed(as_batch(batch.rows)).computed_tokens
 
     def finish(self) -> None:
         """See Engine."""
 
     def embed(self, batch: Texts) -> Embeddings:
         """See Engine."""
-        return unit(self._backend.embed(_as_batch(batch)).embeddings)
-
-
-def _as_batch(batch: Texts) -> Batch:
-    lengths = np.array([len(row) for row in batch.rows], dtype=np.int32)
-    return Batch(np.concatenate(batch.rows), lengths, int(lengths.max()), len(lengths))
+        return unit(self._backend.embed(as_batch(batch.rows)).embeddings)

@@ -1,10 +1,14 @@
-"""How many threads the cgroup really gives; set before torch is imported, as OpenMP reads it once."""
+"""How many threads the cgroup really gives, set before torch is imported, as OpenMP reads it once; who goes first."""
 
 import os
+import sys
+import threading
 from pathlib import Path
 
 _CGROUP_V2 = Path("/sys/fs/cgroup/cpu.max")
 _CGROUP_V1 = Path("/sys/fs/cgroup/cpu")
+# Linux knows no lower priority.
+_MOST = 19
 
 
 def available_cpus() -> int:
@@ -22,6 +26,17 @@ def set_thread_count() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Tokenizers are called from threads of ours, each with its own texts.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def yield_cores(niceness: int) -> None:
+    """The calling thread, and whatever it starts from now on, goes behind the others of this pod by so much.
+
+    Linux keeps a niceness per thread, new threads and processes inherit it, and it counts within the pod's own cgroup.
+    """
+    if sys.platform == "linux":
+        thread = threading.get_native_id()
+        # Upwards only: who was started with less priority may not take any back.
+        os.setpriority(os.PRIO_PROCESS, thread, min(_MOST, os.getpriority(os.PRIO_PROCESS, thread) + niceness))
 
 
 def _quota() -> float | None:

@@ -1,9 +1,7 @@
 """The device worker: one thread that alone owns the model and the device."""
 
 import logging
-import os
 import queue
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -17,11 +15,12 @@ from sluice_server.backend import Backend, Batch, BatchOutput, OutOfDeviceMemory
 from sluice_server.cost import Measurement
 from sluice_server.errors import BatchFailedError
 from sluice_server.flight import MAX_PENDING
+from sluice_server.threads import yield_cores
 
 logger = logging.getLogger(__name__)
 
 _MEASURED_RUNS = 3
-# A sixth of the weight of other threads, in the pod's own cgroup only.
+# A sixth of the weight of other threads.
 _NICENESS = 8
 
 
@@ -117,17 +116,9 @@ class Worker:
             self._jobs.put(None, timeout=within_seconds)
             self._thread.join(within_seconds)
 
-    @staticmethod
-    def _yield_to_the_host_side() -> None:
-        """On a CPU the model shares its cores with the event loop, which must not wait: to refuse is its work, too.
-
-        Linux keeps this per thread; the threads that compute are started by this one, and inherit it.
-        """
-        if sys.platform == "linux":
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
-
     def _run(self) -> None:
-        self._yield_to_the_host_side()
+        # On a CPU the model shares its cores with the event loop, which must not wait: to refuse is its work, too.
+        yield_cores(_NICENESS)
         try:
             backend = self._load()
             timings = self._warm_up(backend)

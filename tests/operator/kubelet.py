@@ -15,10 +15,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from kubernetes import client, config
+from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
+from tests.operator.api import api_client
 from tests.operator.builders import health_document
 
 NODE = "loopback"
@@ -49,10 +50,7 @@ class Kubelet:
     """One node, run by a thread."""
 
     def __init__(self, kubeconfig: Path) -> None:
-        api = config.new_client_from_config(str(kubeconfig))
-        # The loop below tries again: a request that hangs in an outage must not keep the node from its heartbeat.
-        api.configuration.retries = False
-        self._core = client.CoreV1Api(client.ApiClient(api.configuration))
+        self._core = client.CoreV1Api(api_client(kubeconfig))
         self.scripts: dict[str, Script] = defaultdict(Script)
         self.failures: list[Exception] = []
         self.may_fail = False

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from kubernetes import client, config
+from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
 from tests.e2e.kubectl import Kubectl, condition
+from tests.operator.api import api_client
 from tests.operator.builders import health_document
 from tests.operator.conftest import ControlPlane, Deployed, OperatorProcess
 from tests.operator.kubelet import Kubelet
@@ -286,9 +287,7 @@ def test_what_was_deleted_while_a_watch_could_not_go_on_is_noticed(
 def crowd(control_plane: ControlPlane, kubectl: Kubectl) -> Iterator[Callable[[], None]]:
     """Requests in the operator's name that keep the one seat which they share: each waits for a state yet to come."""
     stopped = threading.Event()
-    loaded = config.new_client_from_config(str(control_plane.kubeconfig))
-    loaded.configuration.retries = False
-    api = client.ApiClient(loaded.configuration)
+    api = api_client(control_plane.kubeconfig)
     api.set_default_header("Impersonate-User", f"system:serviceaccount:{kubectl.namespace}:sluice-operator")
 
     def ask() -> None:

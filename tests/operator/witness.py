@@ -8,10 +8,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from kubernetes import client, config
+from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 from sluice_operator.values import GATE
 from urllib3.exceptions import HTTPError
+
+from tests.operator.api import api_client
 
 
 class Witness:
@@ -27,10 +29,7 @@ class Witness:
     """
 
     def __init__(self, kubeconfig: Path, namespace: str, service: str) -> None:
-        loaded = config.new_client_from_config(str(kubeconfig))
-        # A look that fails is followed by the next; one that is tried again for long sees nothing meanwhile.
-        loaded.configuration.retries = False
-        api = client.ApiClient(loaded.configuration)
+        api = api_client(kubeconfig)
         self._core, self._apps, self._custom = (
             client.CoreV1Api(api),
             client.AppsV1Api(api),

@@ -18,7 +18,7 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sluice_server.backend import Backend, Batch
-from sluice_server.model import ModelConfig, execution, load_model
+from sluice_server.model import ModelConfig, cpp, execution, load_model
 from sluice_server.model.compiled import memory
 from sluice_server.model.native import architecture, library, upgrade
 from sluice_server.model.native.encoder import NativeEncoder
@@ -390,7 +390,7 @@ def test_quantization_without_the_engine_is_said_to_be_off(tmp_path: Path, caplo
 
 
 def test_the_compiler_says_what_is_wrong(tmp_path: Path) -> None:
-    with pytest.raises(library.BuildError, match=r"g\+\+ ended with 1: .*unrecognized"):
+    with pytest.raises(cpp.BuildError, match=r"g\+\+ ended with 1: .*unrecognized"):
         library.build(tmp_path / "encoder.so", "-fno-such-flag")
     assert list(tmp_path.iterdir()) == []
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 import transformers
 
+from sluice_server.model import cpp
 from sluice_server.model.compiled import library
 
 _WEIGHTS = ("*.safetensors", "*.bin", "*.py")
@@ -69,8 +70,7 @@ def key(recipe: Recipe) -> str:
     """Changes with the weights, the code that compiles them, and the CPU."""
     digest = hashlib.sha256()
     facts = {name: value for name, value in asdict(recipe).items() if name != "folder"}
-    cpu = {name: str(value) for name, value in sorted(torch.cpu.get_capabilities().items())}
-    said = [_FORMAT, facts, cpu, torch.__version__, transformers.__version__, library.source_text()]
+    said = [_FORMAT, facts, cpp.cpu(), torch.__version__, transformers.__version__, library.source_text()]
     digest.update(json.dumps(said, sort_keys=True).encode())
     folder = Path(recipe.folder)
     for path in sorted({folder / "config.json", *(file for kind in _WEIGHTS for file in folder.glob(kind))}):

@@ -15,18 +15,6 @@ namespace {
 
 constexpr int64_t kChunk = 128;  // queries of one task
 
-// What products of such inputs are computed in.
-template <typename T>
-struct KindOf {
-  using Type = Single;
-};
-#ifdef __AVX512BF16__
-template <>
-struct KindOf<Brain> {
-  using Type = Half;
-};
-#endif
-
 struct Task {
   int64_t start, length, from;
 };

@@ -17,7 +17,7 @@ import torch._inductor
 from transformers import AttentionInterface, AutoConfig, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
-from sluice_server.model import attention
+from sluice_server.model import attention, cpp
 from sluice_server.model.compiled import artifact, library
 from sluice_server.model.precision import DTYPES
 from sluice_server.model.weights import load_weights
@@ -106,7 +106,7 @@ def _attention(
 ) -> torch.Tensor:
     """The operator in C++, for the heads that it computes."""
     if not library.takes(query.shape[-1], query.dtype):
-        raise library.BuildError(f"heads of {query.shape[-1]} in {query.dtype} are not computed by the operator")
+        raise cpp.BuildError(f"heads of {query.shape[-1]} in {query.dtype} are not computed by the operator")
     out: torch.Tensor = torch.ops.sluice_native.packed_attention(query, key, value, cu_seqlens, scale, window)
     return out
 

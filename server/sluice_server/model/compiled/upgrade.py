@@ -14,8 +14,10 @@ from dataclasses import asdict
 
 import torch
 
+from sluice_server.model import cpp
 from sluice_server.model.compiled import artifact, library, memory
 from sluice_server.model.compiled.artifact import Artifact, Recipe
+from sluice_server.threads import yield_cores
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +25,7 @@ Forward = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """ids, positions and cu_seqlens to token states, all int64 and on the CPU; see job.Forward."""
 
 _JOB_SECONDS = 1800
+_LOWEST_PRIORITY = 19
 
 
 def load(found: Artifact) -> Forward:
@@ -67,7 +70,7 @@ def begin(recipe: Recipe, cache_dir: str, adopt: Callable[[Forward], str | None]
 
 
 def _obstacle() -> str | None:
-    if library.compiler() is None:
+    if cpp.compiler() is None:
         return "no g++ on the PATH"
     free = memory.free_bytes()
     if free is not None and free < memory.NEEDED_BYTES:
@@ -79,6 +82,8 @@ def _obstacle() -> str | None:
 
 
 def _make(recipe: Recipe, cache_dir: str, wanted: Artifact, adopt: Callable[[Forward], str | None]) -> None:
+    # The rehearsal of every size, too, shares its cores with a server that serves.
+    yield_cores(_LOWEST_PRIORITY)
     logger.info("compiling the model for this CPU in the background, into %s", wanted.folder)
     command = [sys.executable, "-m", "sluice_server.model.compiled.job", json.dumps(asdict(recipe)), cache_dir]
     try:

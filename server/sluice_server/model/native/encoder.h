@@ -81,23 +81,12 @@ class AnyEncoder {
                    float* states) = 0;
 };
 
-// Attention is computed in what activations are kept in.
-template <typename Kept>
-struct AttentionOf {
-  using Kind = Single;
-};
-#ifdef __AVX512BF16__
-template <>
-struct AttentionOf<Brain> {
-  using Kind = Half;
-};
-#endif
-
 template <class Kind>
 class Encoder : public AnyEncoder {
   using Kept = typename Kind::Kept;
   using Value = typename Kind::Value;
-  using Attention = typename AttentionOf<Kept>::Kind;
+  // Attention is computed in what activations are kept in.
+  using Attention = typename KindOf<Kept>::Type;
 
   struct Layer {
     Weights<Kind> query_key_value, out, widen, narrow;

@@ -3,38 +3,25 @@
 import ctypes
 import hashlib
 import json
-import os
-import shutil
-import subprocess
-import tempfile
 from pathlib import Path
 
 import torch
 
+from sluice_server.model import cpp
+
 SOURCE = Path(__file__).parent / "encoder.cpp"
 HEADERS = sorted(Path(__file__).parent.glob("*.h"))
-# Without sizes of tensors or of anything else: one library serves every model.
-_FLAGS = (
-    "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fopenmp", "-std=c++20",
-    "-shared", "-fPIC",
-)  # fmt: skip
-_BUILD_SECONDS = 120
-_CPU_FACTS = Path("/proc/cpuinfo")
-
-
-class BuildError(RuntimeError):
-    """The compiler is missing, or refused; the text is what it said."""
 
 
 def locate(cache_dir: str) -> Path:
     """Where the library of these sources for this CPU is, or will be."""
-    said = [_FLAGS, [path.read_text() for path in (SOURCE, *HEADERS)], _cpu()]
+    said = [cpp.FLAGS, [path.read_text() for path in (SOURCE, *HEADERS)], cpp.cpu()]
     key = hashlib.sha256(json.dumps(said).encode()).hexdigest()[:32]
     return Path(cache_dir) / "native" / f"{key}.so"
 
 
 def build(to: Path, *flags: str) -> None:
-    """Compiles the library; it is there whole or not at all, whoever else builds it meanwhile.
+    """Compiles the library. Without sizes of tensors or of anything else: one serves every model.
 
     Args:
         to: Where it is put.
@@ -44,20 +31,7 @@ def build(to: Path, *flags: str) -> None:
         BuildError: There is no compiler, or it failed.
         OSError: The folder cannot be written.
     """
-    found = shutil.which("g++")
-    if found is None:
-        raise BuildError("no g++ on the PATH")
-    to.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".making-", dir=to.parent) as room:
-        made = Path(room) / to.name
-        command = ["nice", "-n", "19", found, *_FLAGS, *flags, str(SOURCE), "-o", str(made)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=_BUILD_SECONDS, check=False)
-        except subprocess.TimeoutExpired as error:
-            raise BuildError(f"g++ took more than {_BUILD_SECONDS} s") from error
-        if done.returncode != 0:
-            raise BuildError(f"g++ ended with {done.returncode}: {done.stderr[-500:]}")
-        os.replace(made, to)  # noqa: PTH105 - says that it replaces
+    cpp.build([SOURCE], to, *flags)
 
 
 def load(path: Path) -> ctypes.CDLL:
@@ -76,14 +50,3 @@ def load(path: Path) -> ctypes.CDLL:
     loaded.sluice_run.argtypes = [pointer, pointer, pointer, pointer, number, number, pointer]
     loaded.sluice_close.restype, loaded.sluice_close.argtypes = None, [pointer]
     return loaded
-
-
-def _cpu() -> list[str]:
-    """All that decides which instructions the compiler takes."""
-    capabilities = [f"{name}={value}" for name, value in sorted(torch.cpu.get_capabilities().items())]
-    try:
-        facts = _CPU_FACTS.read_text().partition("\n\n")[0].splitlines()
-    except OSError:
-        return capabilities
-    named = ("flags", "Features", "vendor_id", "cpu family", "model\t")
-    return capabilities + [line for line in facts if line.startswith(named)]

@@ -35,18 +35,22 @@ struct Single {
 };
 
 #ifdef __AVX512BF16__
-struct Half {
-  using Value = Brain;
+// Groups that fill the four bytes of a lane.
+struct FourBytes {
   using Kept = Brain;
   using Right = __m512i;
+  static Right load_right(const void* from) { return _mm512_loadu_si512(from); }
+  static Right spread(const void* from) {
+    int group;
+    std::memcpy(&group, from, sizeof(group));
+    return _mm512_set1_epi32(group);
+  }
+};
+
+struct Half : FourBytes {
+  using Value = Brain;
   using Sums = Floats;
   static constexpr int kGroup = 2;
-  static Right load_right(const Value* from) { return _mm512_loadu_si512(from); }
-  static Right spread(const Value* from) {
-    int pair;
-    std::memcpy(&pair, from, sizeof(pair));
-    return _mm512_set1_epi32(pair);
-  }
   static Sums dot(Sums sums, Right left, Right right) {
     return _mm512_dpbf16_ps(sums, reinterpret_cast<__m512bh>(left), reinterpret_cast<__m512bh>(right));
   }
@@ -62,23 +66,27 @@ struct Half {
 #if defined(__AVX512BF16__) && defined(__AVX512VNNI__)
 // Rows of bytes from 0 to 255, each row with a scale and a zero of its own, times weights from -127 to 127 with a scale
 // for each column.
-struct Byte {
+struct Byte : FourBytes {
   using Value = uint8_t;
-  using Kept = Brain;
-  using Right = __m512i;
   using Sums = Ints;
   static constexpr int kGroup = 4;
-  static Right load_right(const Value* from) { return _mm512_loadu_si512(from); }
-  static Right spread(const Value* from) {
-    int four;
-    std::memcpy(&four, from, sizeof(four));
-    return _mm512_set1_epi32(four);
-  }
   static Sums dot(Sums sums, Right left, Right right) {
     return reinterpret_cast<Ints>(_mm512_dpbusd_epi32(reinterpret_cast<__m512i>(sums), left, right));
   }
   static Value from(float value) { return static_cast<uint8_t>(static_cast<int8_t>(std::lrintf(value))); }
   static Floats real(Sums sums) { return __builtin_convertvector(sums, Floats); }
+};
+#endif
+
+// What products of rows of such values are computed in.
+template <typename T>
+struct KindOf {
+  using Type = Single;
+};
+#ifdef __AVX512BF16__
+template <>
+struct KindOf<Brain> {
+  using Type = Half;
 };
 #endif
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
+from sluice_server.model import cpp
 from sluice_server.model.compiled import memory
 from sluice_server.model.native import architecture, library
 from sluice_server.model.native.encoder import NativeEncoder
@@ -80,9 +81,9 @@ def _build(
     try:
         free = memory.free_bytes()
         if free is not None and free < _NEEDED_BYTES:
-            raise library.BuildError(f"g++ needs {_NEEDED_BYTES >> 20} MiB and the memory limit leaves {free >> 20}")
+            raise cpp.BuildError(f"g++ needs {_NEEDED_BYTES >> 20} MiB and the memory limit leaves {free >> 20}")
         library.build(path)
-    except (library.BuildError, OSError) as error:
+    except (cpp.BuildError, OSError) as error:
         logger.warning("Sluice's own CPU engine is not used: %s", error)
         otherwise()
         return
