@@ -12,10 +12,10 @@ from pathlib import Path
 
 import uvloop
 
-from bench import lineup, plan, plots, report
-from bench.lineup import Place
+from bench import plan, plots, report, roster
 from bench.load import MIXES
 from bench.outcome import Result
+from bench.place import Place
 from bench.plan import Options
 from bench.suite import Run
 
@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=3, help="in each of which everybody has a turn")
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="NAME",
-        help=f"contestants whose names begin so; there are: {', '.join(lineup.NAMES)}",
+        help=f"contestants whose names begin so; there are: {', '.join(roster.NAMES)}",
     )  # fmt: skip
     parser.add_argument(
         "--peers", type=Path, default=Path(os.environ.get("PEERS_ENVIRONMENT", "missing")),

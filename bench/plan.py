@@ -3,21 +3,21 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from bench import lineup
+from bench import roster
 from bench.contestants import Cell
 
-_SERVERS_OF_IDS = (lineup.NATIVE, lineup.FLOAT32, lineup.CORAL, lineup.CORAL_FLOAT32)
+_SERVERS_OF_IDS = (roster.NATIVE, roster.FLOAT32, roster.CORAL, roster.CORAL_FLOAT32)
 _SERVERS_OF_TEXTS = (
-    lineup.NATIVE,
-    lineup.FLOAT32,
+    roster.NATIVE,
+    roster.FLOAT32,
     "infinity torch",
     "infinity optimum",
     "text-embeddings-inference",
 )
-_ENGINES = tuple(name for name in lineup.NAMES if name not in (*_SERVERS_OF_IDS, *_SERVERS_OF_TEXTS))
-_GROWING = (lineup.NATIVE, lineup.CORAL)
-_ALONE = (lineup.NATIVE, lineup.FLOAT32, lineup.CORAL)
-_OPEN = (lineup.NATIVE, lineup.FLOAT32, lineup.CORAL)
+_ENGINES = tuple(name for name in roster.NAMES if name not in (*_SERVERS_OF_IDS, *_SERVERS_OF_TEXTS))
+_GROWING = (roster.NATIVE, roster.CORAL)
+_ALONE = (roster.NATIVE, roster.FLOAT32, roster.CORAL)
+_OPEN = (roster.NATIVE, roster.FLOAT32, roster.CORAL)
 
 GROUPS = ("ids-1", "ids-16", "texts-1", "texts-16", "offline", "open", "alone", "clients", "texts")
 """The parts of a run, in their order; each has its own table."""
@@ -70,7 +70,7 @@ def entrants(group: str) -> Sequence[str]:
     """Who takes part in a group."""
     return {
         "ids-1": _SERVERS_OF_IDS,
-        "ids-16": (*_SERVERS_OF_IDS, lineup.COMPILED, lineup.COMPILED_FLOAT32),
+        "ids-16": (*_SERVERS_OF_IDS, roster.COMPILED, roster.COMPILED_FLOAT32),
         "texts-1": _SERVERS_OF_TEXTS,
         "texts-16": _SERVERS_OF_TEXTS,
         "offline": _ENGINES,

@@ -8,24 +8,24 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench import lineup, outcome
+from bench import outcome, roster
 from bench.outcome import Cell, Result
 from bench.rounds import Spread
 
 _OURS = {
-    lineup.NATIVE: "#0b6e99",
-    lineup.FLOAT32: "#5fa8c7",
-    lineup.COMPILED: "#0b6e99",
-    lineup.COMPILED_FLOAT32: "#5fa8c7",
+    roster.NATIVE: "#0b6e99",
+    roster.FLOAT32: "#5fa8c7",
+    roster.COMPILED: "#0b6e99",
+    roster.COMPILED_FLOAT32: "#5fa8c7",
     "packed engine, eager": "#a9cfe0",
 }
 _PEERS = {
-    lineup.CORAL: "#c0504d",
-    lineup.CORAL_FLOAT32: "#d99694",
+    roster.CORAL: "#c0504d",
+    roster.CORAL_FLOAT32: "#d99694",
     "infinity torch": "#8064a2",
     "infinity optimum": "#b8a9d0",
     "text-embeddings-inference": "#4f6228",
-    lineup.REFERENCE: "#948a54",
+    roster.REFERENCE: "#948a54",
     "sentence-transformers bfloat16": "#c4bd97",
     "ONNX Runtime float32": "#7f9a3a",
     "ONNX Runtime int8": "#c3d69b",

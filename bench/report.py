@@ -1,10 +1,7 @@
 """The page of results, made of the results file alone. Pure."""
 
-from collections.abc import Sequence
-
-from bench import lineup, outcome, targets
-from bench.outcome import Cell, Result
-from bench.rounds import Figure, Spread, Turn
+from bench import outcome, tables, targets
+from bench.outcome import Result
 
 _TITLES = {
     "ids-1": "32 clients, one text of token ids per request",
@@ -14,24 +11,14 @@ _TITLES = {
     "offline": "Without a server",
     "alone": "One client, one text of token ids per request",
 }
-_TABLES = (
-    ("tokens/s", lambda turn: turn.tokens_per_second, 0),
-    ("requests/s", lambda turn: turn.requests_per_second, 0),
-    ("P50 ms", lambda turn: turn.latencies_ms and turn.latencies_ms[0], 1),
-    ("P95 ms", lambda turn: turn.latencies_ms and turn.latencies_ms[1], 1),
-    ("P99 ms", lambda turn: turn.latencies_ms and turn.latencies_ms[2], 1),
-    ("CPU s per 1k tokens", lambda turn: turn.cpu_seconds_per_1k_tokens, 3),
-    ("RSS MiB", lambda turn: turn.rss_mib, 0),
-    ("positions per token", lambda turn: turn.padding, 2),
-)  # fmt: skip
 
 
 def document(result: Result, folder: str = "") -> str:
     """The whole page, in Markdown; pictures and data lie in a folder beside it."""
     parts = [
         _HEAD.format(date=result["date"], minutes=result["seconds"] / 60, **_machine(result)),
-        "## Asked for and seen\n\n" + target_table(targets.targets(result)),
-        "## Who takes part\n\n" + contestant_table(result),
+        "## Asked for and seen\n\n" + tables.target_table(targets.targets(result)),
+        "## Who takes part\n\n" + tables.contestant_table(result),
         _absent(result),
         *(_group(result, group) for group in _TITLES if outcome.cells(result, group)),
         _open(result),
@@ -42,80 +29,15 @@ def document(result: Result, folder: str = "") -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def target_table(found: Sequence[targets.Target]) -> str:
-    """One line for each target; what was missed is bold."""
-    lines = ["| | wanted | seen: median (range over rounds) | |", "|---|---|---|---|"]
-    for one in found:
-        words = {True: "reached", False: "**missed**", None: "not measured"}[one.reached]
-        sign = "≤" if one.most else "≥"
-        lines.append(f"| {one.text} | {sign} {one.wanted:g} | {shown(one.seen, 2)} | {words} |")
-    return "\n".join(lines)
-
-
-def contestant_table(result: Result) -> str:
-    """Who they are, and whether they compute the model."""
-    lines = ["| | what | lowest cosine to sentence-transformers | cores taken when idle |", "|---|---|---|---|"]
-    for one in result["contestants"]:
-        cosine = "-" if one["lowest_cosine"] is None else f"{one['lowest_cosine']:.5f}"
-        if one["pooled_without_special"] is not None:
-            cosine += f" ({one['pooled_without_special']:.5f} to its own pooling, without [CLS] and [SEP])"
-        idle = "-" if one["idle_cpu"] is None else f"{one['idle_cpu']:.3f}"
-        lines.append(f"| {one['name']} | {one['what']} | {cosine} | {idle} |")
-    return "\n".join(lines)
-
-
-def cell_table(result: Result, cell: Cell) -> str:
-    """One line for each contestant: medians over rounds, and ratios within rounds."""
-    mine = (lineup.COMPILED, lineup.COMPILED_FLOAT32) if cell["group"] == "offline" else (lineup.NATIVE, lineup.FLOAT32)
-    there, who = outcome.turns(cell), outcome.names(result, cell)
-    columns = [column for column in _TABLES if any(column[1](turn) is not None for turn in there)]
-    head = [cell["mix"], *(f"{one} ÷ it" for one in mine if one in who), *(name for name, _, _ in columns), "not OK"]
-    lines = [_row(head), "|---" * len(head) + "|"]
-    for name in who:
-        ratios = [_ratio(result, cell, one, name) for one in mine if one in who]
-        figures = [shown(outcome.seen(result, cell["group"], name, what, mix=cell["mix"]), digits, spread=False)
-                   for _, what, digits in columns]  # fmt: skip
-        lines.append(_row([name, *ratios, *figures, failures(there, name)]))
-    return "\n".join(lines)
-
-
-def failures(there: Sequence[Turn], name: str) -> str:
-    """Requests that did not end well, by their code."""
-    codes: dict[str, int] = {}
-    for turn in there:
-        for code, count in turn.codes.items() if turn.contestant == name else ():
-            codes[code] = codes.get(code, 0) + count
-    total = sum(codes.values())
-    bad = {code: count for code, count in sorted(codes.items()) if code != "OK"}
-    return ", ".join(f"{code} {count / total:.1%}" for code, count in bad.items()) or "0"
-
-
-def shown(value: Spread | None, digits: int, *, spread: bool = True) -> str:
-    """`1.50 (1.40 to 1.60)`; a dash where nothing was measured."""
-    if value is None:
-        return "-"
-    text = f"{value.median:,.{digits}f}"
-    return f"{text} ({value.least:,.{digits}f} to {value.most:,.{digits}f})" if spread else text
-
-
-def _ratio(result: Result, cell: Cell, one: str, other: str) -> str:
-    """Bold where the other is faster."""
-    if one == other:
-        return "1"
-    seen = outcome.compared(result, cell["group"], one, other, outcome.tokens, mix=cell["mix"])
-    text = shown(seen, 2)
-    return f"**{text}**" if seen is not None and seen.median < 1 else text
-
-
 def _group(result: Result, group: str) -> str:
     found = outcome.cells(result, group)
     note = _NOTES.get(group, "")
-    tables = [cell_table(result, cell) for cell in found]
+    parts = [tables.cell_table(result, cell) for cell in found]
     if group == "offline":
-        tables.append(_ways(result))
+        parts.append(_ways(result))
     if group == "alone":
-        tables.append(_bare(result))
-    return "\n\n".join([f"## {_TITLES[group]}", *([note] if note else []), *tables])
+        parts.append(_bare(result))
+    return "\n\n".join([f"## {_TITLES[group]}", *([note] if note else []), *parts])
 
 
 def _bare(result: Result) -> str:
@@ -140,45 +62,15 @@ def _open(result: Result) -> str:
     if not found:
         return ""
     deadline = 1000 * found[0]["deadline_seconds"]
-    head = ["mix", "requests/s offered", "of the first peer's capacity", "", "in time/s", "P50 ms", "P99 ms", "not OK"]
-    lines = [_row(head), "|---" * len(head) + "|"]
-    for cell in found:
-        there = outcome.turns(cell)
-        same = {"mix": cell["mix"], "load": cell["load"]}
-        for name in outcome.names(result, cell):
-            figures: list[tuple[Figure, int]] = [
-                (lambda turn: turn.goodput, 0), (lambda turn: turn.p50_ms, 1), (lambda turn: turn.p99_ms, 1)
-            ]  # fmt: skip
-            values = [shown(outcome.seen(result, "open", name, what, **same), digits) for what, digits in figures]
-            start = [cell["mix"], f"{cell['per_second']:.0f}", f"{cell['load']:g}", name]
-            lines.append(_row([*start, *values, failures(there, name)]))
-    return f"## Open loop, deadline {deadline:.0f} ms\n\n{_OPEN_NOTE}\n\n" + "\n".join(lines)
+    return f"## Open loop, deadline {deadline:.0f} ms\n\n{_OPEN_NOTE}\n\n{tables.open_loop_table(result)}"
 
 
 def _growth(result: Result) -> str:
-    parts: list[str] = []
-    for group, key, title in (("clients", "clients", "clients"), ("texts", "texts", "texts per request")):
-        found = outcome.cells(result, group)
-        if not found:
-            continue
-        who = outcome.names(result, found[0])
-        head = [
-            title,
-            *(f"{name}: {unit}" for name in who for unit in ("tokens/s", "÷ first step", "RSS MiB", "not OK")),
-        ]
-        lines = [_row(head), "|---" * len(head) + "|"]
-        for cell in found:
-            same = {key: cell[key]}
-            values = [str(cell[key])]
-            for name in who:
-                values += [
-                    shown(outcome.seen(result, group, name, outcome.tokens, **same), 0, spread=False),
-                    shown(outcome.grown(result, group, name, outcome.tokens, **same), 2),
-                    shown(outcome.seen(result, group, name, _rss, **same), 0, spread=False),
-                    failures(outcome.turns(cell), name),
-                ]
-            lines.append(_row(values))
-        parts.append("\n".join(lines))
+    parts = [
+        tables.growth_table(result, group, title)
+        for group, title in (("clients", "clients"), ("texts", "texts per request"))
+        if outcome.cells(result, group)
+    ]
     return "\n\n".join([f"## As work grows\n\n{_GROWTH_NOTE}", *parts]) if parts else ""
 
 
@@ -206,14 +98,6 @@ def _machine(result: Result) -> dict[str, object]:
         "stolen": f"{result['stolen_share']:.1%}", "naive": naive, "rounds": options["rounds"],
         "turn": options["seconds"],
     }  # fmt: skip
-
-
-def _rss(turn: Turn) -> float | None:
-    return turn.rss_mib
-
-
-def _row(values: Sequence[object]) -> str:
-    return "| " + " | ".join(map(str, values)) + " |"
 
 
 _PICTURES = (

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from bench import lineup, machine, plan, rounds
+from bench import inspection, lineup, machine, plan, roster, rounds
 from bench.contestants import BareEngine, Cell, EngineError
-from bench.lineup import Lineup, Place
+from bench.lineup import Lineup
+from bench.place import Place
 from bench.plan import Options, Stage
 from bench.rounds import Turn
 from bench.workload import Rows, Vocabulary, draw, read_vocabulary
@@ -47,9 +48,10 @@ class Run:
             todo = plan.stages(self._options)
             bar = stack.enter_context(tqdm(total=_turns(todo), unit="turn", dynamic_ncols=True, smoothing=0.1))
             found = await lineup.assemble(stack, self._place, self._options.wants, bar.set_description)
+            await inspection.inspect(found, self._place, bar.set_description)
             for mix in dict.fromkeys(cell.mix for stage in todo for cell in stage.cells):
                 bar.set_description(f"finding the best batches of {mix}")
-                await lineup.load_texts(found, self._place, mix, self._texts(mix, 1))
+                await inspection.load_texts(found, self._place, mix, self._texts(mix, 1))
             for stage in todo:
                 await self._stage(stage, found, bar)
                 save(self._result(found, began, ticks))
@@ -104,7 +106,7 @@ class Run:
 
     async def _bare_forward(self, found: Lineup, stage: Stage) -> None:
         """Single texts through the bare engines, between the rounds of the server's single client."""
-        for name in (lineup.COMPILED, lineup.COMPILED_FLOAT32):
+        for name in (roster.COMPILED, roster.COMPILED_FLOAT32):
             engine = found.contestants.get(name)
             if isinstance(engine, BareEngine):
                 for cell in stage.cells:
@@ -117,7 +119,7 @@ class Run:
             return cell
         closed = [one for one in self._cells if one["group"] == "ids-1" and one["mix"] == cell.mix]
         turns = [Turn(**turn) for one in closed for turn in one["turns"]]
-        for name in (lineup.CORAL, lineup.NATIVE):
+        for name in (roster.CORAL, roster.NATIVE):
             capacity = rounds.figure(turns, name, lambda turn: turn.requests_per_second)
             if capacity is not None and capacity.median:
                 return dataclasses.replace(cell, per_second=stage.load * capacity.median)

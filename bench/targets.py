@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bench import lineup, outcome
+from bench import outcome, roster
 from bench.outcome import Result
 from bench.rounds import Spread, spread
 
@@ -15,8 +15,7 @@ _LIGHT_MS = 1.5
 _FLAT = 0.1
 _MEMORY = 1.3
 # Anything closer than this is noise; Sluice itself takes a compiled model from 0.999 on.
-_LEAST_COSINE = {lineup.COMPILED: 0.999, lineup.COMPILED_FLOAT32: 0.99999}
-_RUNTIMES = ("ONNX Runtime float32", "ONNX Runtime int8", "OpenVINO float32", "OpenVINO bfloat16")
+_LEAST_COSINE = {roster.COMPILED: 0.999, roster.COMPILED_FLOAT32: 0.99999}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,24 +50,24 @@ def targets(result: Result) -> list[Target]:
 def rivals(result: Result, engine: str) -> list[str]:
     """Runtimes that may be compared with an engine: as faithful to float32 as its class of precision has to be."""
     least = _LEAST_COSINE[engine]
-    found = ((name, outcome.about(result, name).get("lowest_cosine")) for name in _RUNTIMES)
+    found = ((name, outcome.about(result, name).get("lowest_cosine")) for name in roster.RUNTIMES)
     return [name for name, cosine in found if cosine is not None and cosine >= least]
 
 
 def _coral(result: Result) -> Iterator[Target]:
     for mix, wanted in _AGAINST_CORAL.items():
-        seen = outcome.compared(result, "ids-1", lineup.NATIVE, lineup.CORAL, outcome.tokens, mix=mix)
-        yield Target(f"tokens/s, {mix}: Sluice ÷ {lineup.CORAL}", wanted, seen)
+        seen = outcome.compared(result, "ids-1", roster.NATIVE, roster.CORAL, outcome.tokens, mix=mix)
+        yield Target(f"tokens/s, {mix}: Sluice ÷ {roster.CORAL}", wanted, seen)
     for mix in _AGAINST_CORAL:
-        seen = outcome.compared(result, "ids-1", lineup.NATIVE, lineup.CORAL, outcome.p99, mix=mix)
-        yield Target(f"P99, {mix}: Sluice ÷ {lineup.CORAL}", 1.0, seen, most=True)
+        seen = outcome.compared(result, "ids-1", roster.NATIVE, roster.CORAL, outcome.p99, mix=mix)
+        yield Target(f"P99, {mix}: Sluice ÷ {roster.CORAL}", 1.0, seen, most=True)
     for mix in _AGAINST_CORAL:
-        seen = outcome.compared(result, "ids-1", lineup.FLOAT32, lineup.CORAL, outcome.tokens, mix=mix)
-        yield Target(f"tokens/s, {mix}: Sluice float32 ÷ {lineup.CORAL}", _FLOAT32_AGAINST_CORAL, seen)
+        seen = outcome.compared(result, "ids-1", roster.FLOAT32, roster.CORAL, outcome.tokens, mix=mix)
+        yield Target(f"tokens/s, {mix}: Sluice float32 ÷ {roster.CORAL}", _FLOAT32_AGAINST_CORAL, seen)
 
 
 def _engines(result: Result) -> Iterator[Target]:
-    for engine in (lineup.COMPILED, lineup.COMPILED_FLOAT32):
+    for engine in (roster.COMPILED, roster.COMPILED_FLOAT32):
         for cell in outcome.cells(result, "offline"):
             there = outcome.turns(cell)
             found = [
@@ -83,12 +82,12 @@ def _engines(result: Result) -> Iterator[Target]:
 
 def _host(result: Result) -> Iterator[Target]:
     for mix, wanted in _OF_THE_ENGINE.items():
-        seen = outcome.compared(result, "ids-16", lineup.NATIVE, lineup.COMPILED, outcome.tokens, mix=mix)
+        seen = outcome.compared(result, "ids-16", roster.NATIVE, roster.COMPILED, outcome.tokens, mix=mix)
         yield Target(f"16 texts per request, {mix}: Sluice ÷ its engine without the server", wanted, seen)
     for cell in outcome.cells(result, "ids-1"):
-        seen = outcome.seen(result, "ids-1", lineup.NATIVE, lambda turn: turn.padding, mix=cell["mix"])
+        seen = outcome.seen(result, "ids-1", roster.NATIVE, lambda turn: turn.padding, mix=cell["mix"])
         yield Target(f"positions computed for each token, {cell['mix']}: Sluice", _PADDING, seen, most=True)
-    for server, engine in ((lineup.NATIVE, lineup.COMPILED), (lineup.FLOAT32, lineup.COMPILED_FLOAT32)):
+    for server, engine in ((roster.NATIVE, roster.COMPILED), (roster.FLOAT32, roster.COMPILED_FLOAT32)):
         bare = result["bare_forward_ms"].get(engine)
         for cell in outcome.cells(result, "alone") if bare else []:
             there = [turn for turn in outcome.turns(cell) if turn.contestant == server]
@@ -109,13 +108,13 @@ def _host(result: Result) -> Iterator[Target]:
 def _growth(result: Result) -> Iterator[Target]:
     for group, key in (("clients", "clients"), ("texts", "texts")):
         for cell in outcome.cells(result, group)[1:]:
-            seen = outcome.grown(result, group, lineup.NATIVE, outcome.tokens, **{key: cell[key]})
+            seen = outcome.grown(result, group, roster.NATIVE, outcome.tokens, **{key: cell[key]})
             unit = "clients" if key == "clients" else "texts per request"
             yield Target(f"tokens/s at {cell[key]} {unit} ÷ at the first step", 1 - _FLAT, seen)
     alone = outcome.cells(result, "alone")
     for cell in outcome.cells(result, "clients")[-1:] if alone else []:
-        first = outcome.seen(result, "alone", lineup.NATIVE, lambda turn: turn.rss_mib, mix=alone[0]["mix"])
-        last = outcome.seen(result, "clients", lineup.NATIVE, lambda turn: turn.rss_mib, clients=cell["clients"])
+        first = outcome.seen(result, "alone", roster.NATIVE, lambda turn: turn.rss_mib, mix=alone[0]["mix"])
+        last = outcome.seen(result, "clients", roster.NATIVE, lambda turn: turn.rss_mib, clients=cell["clients"])
         if first is not None and last is not None:
             grown = Spread(last.median / first.median, last.least / first.most, last.most / first.least)
             yield Target(f"memory at {cell['clients']} clients ÷ at one", _MEMORY, grown, most=True)

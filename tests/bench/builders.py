@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from bench import lineup
+from bench import roster
 from bench.lineup import About
 from bench.rounds import Turn
 
@@ -17,7 +17,7 @@ def turn(name: str, number: int, tokens_per_second: float, **other: Any) -> Turn
 def result(*cells: Mapping[str, Any], cosines: Mapping[str, float] | None = None, **other: Any) -> dict[str, Any]:
     """A results file of a run that measured these cells."""
     names = {one["contestant"] for cell in cells for one in cell["turns"]} | set(cosines or {})
-    shown = [name for name in lineup.NAMES if name in names]
+    shown = [name for name in roster.NAMES if name in names]
     return {
         "date": "2026-01-02",
         "seconds": 600,

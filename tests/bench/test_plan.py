@@ -1,6 +1,6 @@
 """What a run measures."""
 
-from bench import lineup, plan
+from bench import plan, roster
 from bench.plan import Options
 
 ALL = Options(("queries", "products"), plan.GROUPS, seconds=1.5, rounds=3)
@@ -9,7 +9,7 @@ ALL = Options(("queries", "products"), plan.GROUPS, seconds=1.5, rounds=3)
 def test_what_is_compared_lies_in_one_stage() -> None:
     stage = plan.stages(ALL)[0]
     assert [cell.mix for cell in stage.cells] == ["queries"]
-    assert set(stage.names) == {lineup.NATIVE, lineup.FLOAT32, lineup.CORAL, lineup.CORAL_FLOAT32}
+    assert set(stage.names) == {roster.NATIVE, roster.FLOAT32, roster.CORAL, roster.CORAL_FLOAT32}
 
 
 def test_the_steps_of_growth_alternate_with_each_other() -> None:
@@ -30,9 +30,9 @@ def test_peers_that_take_texts_only_have_no_turn_where_ids_are_sent() -> None:
 
 def test_only_those_who_are_named_take_part() -> None:
     options = Options(("products",), ("ids-1",), 1.5, 3, only=("coral",))
-    assert [name for name in lineup.NAMES if options.wants(name)] == [lineup.CORAL, lineup.CORAL_FLOAT32]
+    assert [name for name in roster.NAMES if options.wants(name)] == [roster.CORAL, roster.CORAL_FLOAT32]
 
 
 def test_nobody_is_started_who_has_no_turn() -> None:
     options = Options(("products",), ("offline",), 1.5, 3)
-    assert not any(options.wants(name) for name in (lineup.NATIVE, lineup.CORAL, "infinity torch"))
+    assert not any(options.wants(name) for name in (roster.NATIVE, roster.CORAL, "infinity torch"))

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from bench import lineup, plots, report
+from bench import plots, report, roster
 from tests.bench.builders import cell, result, turn
 
-NATIVE, CORAL = lineup.NATIVE, lineup.CORAL
+NATIVE, CORAL = roster.NATIVE, roster.CORAL
 OPEN = cell(
     "open",
     turn(NATIVE, 0, 100, in_time=80),
@@ -15,7 +15,7 @@ OPEN = cell(
     load=1.0,
 )
 GROWTH = [cell("texts", turn(NATIVE, 0, 100, rss_mib=900), turn(CORAL, 0, 50), texts=texts) for texts in (1, 512)]
-OFFLINE = cell("offline", turn(lineup.COMPILED, 0, 100, latencies_ms=None), turn("OpenVINO bfloat16", 0, 50))
+OFFLINE = cell("offline", turn(roster.COMPILED, 0, 100, latencies_ms=None), turn("OpenVINO bfloat16", 0, 50))
 
 
 def test_goodput_stands_beside_the_load_that_was_offered() -> None:

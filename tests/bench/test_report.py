@@ -1,12 +1,10 @@
 """The page of results says what the results file says, losses first of all."""
 
-import pytest
-
-from bench import lineup, report, targets
+from bench import report, roster, targets
 from bench.rounds import Spread
 from tests.bench.builders import cell, result, turn
 
-NATIVE, CORAL = lineup.NATIVE, lineup.CORAL
+NATIVE, CORAL = roster.NATIVE, roster.CORAL
 FASTER = cell("ids-1", turn(NATIVE, 0, 3000), turn(CORAL, 0, 1000), turn(CORAL, 1, 1000), turn(NATIVE, 1, 2000))
 SLOWER = cell("ids-1", turn(NATIVE, 0, 900), turn(CORAL, 0, 1000))
 
@@ -39,27 +37,12 @@ def test_who_is_absent_is_named_with_the_reason() -> None:
     assert "- text-embeddings-inference: TEI_URL is not set" in page
 
 
-def test_refusals_and_failures_are_shown_by_their_code() -> None:
-    there = [turn("A", 0, 10, codes={"OK": 90, "UNAVAILABLE": 10}), turn("A", 1, 10), turn("B", 0, 10)]
-    assert report.failures(there, "A") == "UNAVAILABLE 5.0%"
-    assert report.failures(there, "B") == "0"
-
-
 def test_the_same_file_makes_the_same_page() -> None:
     assert report.document(result(FASTER)) == report.document(result(FASTER))
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(None, "-"), (Spread(1234.5, 1000, 2000), "1,234.50 (1,000.00 to 2,000.00)")],
-    ids=["unknown", "known"],
-)
-def test_a_figure_is_shown_with_its_range(value: Spread | None, text: str) -> None:
-    assert report.shown(value, 2) == text
-
-
 def test_an_engine_is_compared_with_the_fastest_that_is_as_faithful() -> None:
-    names = (lineup.COMPILED_FLOAT32, "ONNX Runtime float32", "ONNX Runtime int8", "OpenVINO float32")
+    names = (roster.COMPILED_FLOAT32, "ONNX Runtime float32", "ONNX Runtime int8", "OpenVINO float32")
     speeds = zip(names, (1000, 900, 3000, 1100), strict=True)
     offline = cell("offline", *(turn(name, 0, speed) for name, speed in speeds))
     cosines = dict(zip(names, (1.0, 1.0, 0.98, 0.999999), strict=True))
@@ -83,6 +66,6 @@ def test_one_clients_wait_beyond_the_bare_forward_is_taken_round_by_round() -> N
         turn(NATIVE, 1, 10, latencies_ms=(8.0, 9.0, 9.0)),
         clients=1,
     )
-    file = result(alone, bare_forward_ms={lineup.COMPILED: [4.0, 6.0]})
+    file = result(alone, bare_forward_ms={roster.COMPILED: [4.0, 6.0]})
     (found,) = [one for one in targets.targets(file) if one.text.startswith("1 client")]
     assert (found.seen, found.reached) == (Spread(1.5, 1.0, 2.0), True)

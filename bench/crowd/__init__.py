@@ -1,0 +1,1 @@
+"""One operator over a thousand pods: what it costs, how regularly it asks, how fast it acts."""
