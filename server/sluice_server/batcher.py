@@ -9,9 +9,11 @@ from sluice_server.requests import BatchPlan, Due, Priority, RunSlice
 # Under a backlog a batch may take so many times its target: what waits gains more by fewer fixed costs
 # than it loses behind a longer batch.
 MOST_STRETCH = 4.0
-# Batch work alone does not make batches longer while somebody asked within this time: the next person would wait
-# for all of it.
+# Batch work is in company while somebody asked within this time: the next person would wait for all of its batch.
 _COMPANY_SECONDS = 2.0
+# Of the usual time that a batch may take which batch work fills, in company: a person waits for the rest of one and
+# for one of their own.
+_COMPANY_SHARE = 1 / 3
 # Interactive work overtakes batch work that came up to so many patiences before it.
 _BATCH_PATIENCES = 2.0
 # A request's own rows are due one after the other at the device's rate divided by this.
@@ -78,22 +80,31 @@ def next_batch(buckets: Buckets, limits: BatchLimits, cost: CostModel, now: floa
         return None
     if limits.mixes_buckets:
         seed = min(waiting, key=lambda bucket: bucket.due_at)
-        budget = token_budget(seed, limits, cost, backlog_tokens(buckets, now))
+        backlog = backlog_tokens(buckets, now)
+        budget = token_budget(seed, limits, cost, backlog, in_company=in_company(buckets, now))
         return _fill(waiting, limits.max_rows, budget, "earliest")
     seed, reason = _seed(waiting, limits, cost, now)
-    budget = token_budget(seed, limits, cost, min(seed.queued_rows * seed.max_tokens, backlog_tokens(buckets, now)))
+    backlog = min(seed.queued_rows * seed.max_tokens, backlog_tokens(buckets, now))
+    budget = token_budget(seed, limits, cost, backlog, in_company=in_company(buckets, now))
     # The padded layout computes the whole rectangle.
     return _fill([seed], min(limits.max_rows, max(1, budget // seed.max_tokens)), budget, reason)
 
 
+def in_company(buckets: Buckets, now: float) -> bool:
+    """Whether people ask these seconds, so that batch work has to be out of their way."""
+    return now - buckets.interactive_at < _COMPANY_SECONDS
+
+
 def backlog_tokens(buckets: Buckets, now: float, priority: Priority = Priority.INTERACTIVE) -> int:
     """What makes batches of this priority longer: all that is queued; in the company of people only their own."""
-    if now - buckets.interactive_at >= _COMPANY_SECONDS:
+    if not in_company(buckets, now):
         return buckets.queued_tokens
     return buckets.queued_tokens_of(Priority.INTERACTIVE) if priority is Priority.INTERACTIVE else 0
 
 
-def token_budget(bucket: Bucket, limits: BatchLimits, cost: CostModel, waiting_tokens: int) -> int:
+def token_budget(
+    bucket: Bucket, limits: BatchLimits, cost: CostModel, waiting_tokens: int, *, in_company: bool = False
+) -> int:
     """Tokens of this bucket that fit the memory limit and the time target, stretched under a backlog.
 
     At least one row's.
@@ -103,8 +114,10 @@ def token_budget(bucket: Bucket, limits: BatchLimits, cost: CostModel, waiting_t
         limits: Of one batch.
         cost: Of this device.
         waiting_tokens: What else could go into this batch.
+        in_company: People ask these seconds: what fills the batch beyond that stays short.
     """
-    usual = cost.tokens_within(limits.target_seconds, bucket.max_tokens)
+    share = _COMPANY_SHARE if in_company else 1.0
+    usual = cost.tokens_within(share * limits.target_seconds, bucket.max_tokens)
     if waiting_tokens > usual:
         usual = min(waiting_tokens, cost.tokens_within(MOST_STRETCH * limits.target_seconds, bucket.max_tokens))
     return max(min(limits.max_tokens, usual), bucket.max_tokens)

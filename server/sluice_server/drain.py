@@ -1,6 +1,6 @@
 """How long until work is computed: the numbers that admission and scaling are made of. Pure."""
 
-from sluice_server.batcher import MOST_STRETCH, BatchLimits, backlog_tokens, busy_rate, token_budget
+from sluice_server.batcher import MOST_STRETCH, BatchLimits, backlog_tokens, busy_rate, in_company, token_budget
 from sluice_server.buckets import Buckets
 from sluice_server.cost import CostModel
 from sluice_server.flight import Flight
@@ -30,6 +30,7 @@ def drain_seconds(
         priorities: Whose queued work counts.
     """
     seconds, batches = flight.remaining_seconds(now), 0.0
+    company = in_company(buckets, now)
     for priority in priorities:
         backlog = backlog_tokens(buckets, now, priority)
         for bucket in buckets.waiting:
@@ -37,7 +38,7 @@ def drain_seconds(
             if tokens:
                 together = backlog if limits.mixes_buckets else min(backlog, bucket.queued_rows * bucket.max_tokens)
                 seconds += cost.seconds(tokens, bucket.max_tokens) or 0.0
-                batches += tokens / token_budget(bucket, limits, cost, together)
+                batches += tokens / token_budget(bucket, limits, cost, together, in_company=company)
     in_tokenizer = reserved_tokens - flight.tokens - buckets.queued_tokens
     if in_tokenizer > 0 and (rate := busy_rate(cost, limits)):
         seconds += in_tokenizer / rate

@@ -28,7 +28,8 @@ class Lifecycle:
         if self.phase.name == "failed" or (self.phase.name == "draining" and phase.name != "failed"):
             return
         if phase.name != self.phase.name:
-            logger.info("phase %s: %s", phase.name, phase.reason or "", extra={"phase": phase.name})
+            sentence = f"phase {phase.name}: {phase.reason}" if phase.reason else f"phase {phase.name}"
+            logger.info(sentence, extra={"phase": phase.name})
         self.phase = phase
         self._has_served |= phase.name == "serving"
         for watcher in self._watchers:

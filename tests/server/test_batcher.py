@@ -203,6 +203,12 @@ def test_no_row_starves_behind_a_queue_that_never_ends(
 def test_batch_work_makes_no_long_batches_while_people_ask() -> None:
     bulk, person = asked([20] * 100, priority=BATCH), asked([5])
     buckets = queue(bulk, person)
-    assert chosen(buckets, PACKED, now=0.1).tokens <= 200
-    assert chosen(buckets, PACKED, now=1.9).tokens <= 200
+    # A third of the usual 200.
+    assert 0 < chosen(buckets, PACKED, now=0.1).tokens <= 67
+    assert 0 < chosen(buckets, PACKED, now=1.9).tokens <= 67
     assert chosen(buckets, PACKED, now=2.1).tokens == 800
+
+
+def test_people_share_batches_as_long_as_ever_beside_batch_work() -> None:
+    buckets = queue(asked([20] * 100, priority=BATCH), asked([20] * 8))
+    assert chosen(buckets, PACKED, now=0.1).tokens == 160

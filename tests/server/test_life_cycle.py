@@ -131,7 +131,8 @@ def test_sigterm_finishes_what_was_admitted_and_exits_0(model_folder: Path) -> N
     ) as process:
         assert process.stderr is not None
         ports = next(r for r in map(_json, process.stderr) if r.get("message") == "listening")
-        reader = threading.Thread(target=process.stderr.read)
+        said: list[str] = []
+        reader = threading.Thread(target=said.extend, args=(process.stderr,))
         reader.start()
         with grpc.insecure_channel(f"127.0.0.1:{ports['grpc_port']}") as channel:
             stub = embeddings_pb2_grpc.EmbeddingsStub(channel)
@@ -144,6 +145,8 @@ def test_sigterm_finishes_what_was_admitted_and_exits_0(model_folder: Path) -> N
             assert [len(call.result().embeddings.data) for call in calls] == [60 * 384 * 4] * 3
             assert process.wait(30) == 0
         reader.join(10)
+        assert [line for line in said if not _json(line)] == [], "whoever collects the log can read each of its lines"
+        assert said
 
 
 def _json(line: str) -> dict[str, Any]:

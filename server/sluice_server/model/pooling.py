@@ -60,16 +60,27 @@ class Pooling:
             return states[cu_seqlens[:-1]].float()
         if self.kind == "last":
             return states[cu_seqlens[1:] - 1].float()
-        lengths = cu_seqlens.diff()
-        row = torch.repeat_interleave(torch.arange(len(lengths), device=ids.device), lengths)
         counts = self._counts[ids]
-        totals = counts.new_zeros(len(lengths)).index_add_(0, row, counts)
+        totals = _sums(counts, cu_seqlens)
         if bool((totals == 0).any()):
-            counts = torch.where(totals[row] > 0, counts, 1.0)
+            lengths = cu_seqlens.diff()
+            counts = torch.where(torch.repeat_interleave(totals, lengths) > 0, counts, 1.0)
             totals = torch.where(totals > 0, totals, lengths.float())
-        sums = states.new_zeros((len(lengths), states.shape[1]), dtype=torch.float32)
-        sums.index_add_(0, row, states.float() * counts[:, None])
+        # One call over all rows: several operations of many threads each wait for a core that others may have.
+        sums = torch.nn.functional.embedding_bag(
+            torch.arange(len(ids), device=ids.device),
+            states.float(),
+            cu_seqlens[:-1],
+            mode="sum",
+            per_sample_weights=counts,
+        )
         return sums / totals[:, None]
+
+
+def _sums(counts: torch.Tensor, cu_seqlens: torch.Tensor) -> torch.Tensor:
+    """Of each row; exact, as zeros and ones are added."""
+    up_to = torch.cumsum(counts, 0)[cu_seqlens[1:] - 1]
+    return torch.diff(up_to, prepend=up_to.new_zeros(1))
 
 
 def excluded_token_ids(vocabulary: Mapping[str, int], tokens: Iterable[str], special_ids: Iterable[int]) -> set[int]:

@@ -7,6 +7,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
 
 from sluice_server.errors import ModelLoadError
 
@@ -27,6 +28,7 @@ def load_weights(
     Raises:
         ModelLoadError: A weight is missing, damaged or of another shape, or there are no safetensors.
     """
+    disable_progress_bar()  # type: ignore[no-untyped-call] # it would stand between the log's lines
     try:
         return _load(folder, config, dtype, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle)
     except SafetensorError as error:
