@@ -65,6 +65,10 @@ class Clients:
         """Repetitions for this step that came up after `due` was asked."""
         return sum(c.count for c in self._waiting.get(step, ())) - self._taken.pop(step, 0)
 
+    def fresh(self, step: int) -> int:
+        """Requests that are asked in this step for the first time."""
+        return int(self._fresh[step])
+
     def answer_all_in_time(self, first: int, steps: int) -> None:
         """Nobody was refused before, and nobody waited for long."""
         if first >= self._measure_from:

@@ -47,7 +47,7 @@ class Pods:
         self.queued = np.zeros(0)
         """Tokens."""
         self.offered = np.zeros(0)
-        """Tokens since boot, refused ones included."""
+        """Tokens since boot, refused ones included; what is asked again does not count, as clients tell that it is."""
         self.in_system = np.zeros((WINDOW_SECONDS, 0))
         """Requests in the system, for each of the last seconds."""
         self.busy = np.zeros((WINDOW_SECONDS, 0))
@@ -143,7 +143,7 @@ class Pods:
             clients.settle(first + k, arrived, refused, before / self.rate, after / self.rate)
             computed += before + (arrived - refused) * REQUEST_TOKENS - after
             self.queued = after
-            self.offered = self.offered + arrived * REQUEST_TOKENS
+            self.offered = self.offered + arrived * REQUEST_TOKENS * _share(clients.fresh(first + k), arrived)
             total += after
             asked += int(arrived.sum())
         return Second(asked, self._note(total / len(split), computed))
@@ -161,6 +161,10 @@ class Pods:
         self.busy[self._row] = share
         self.in_system[self._row] = queued / REQUEST_TOKENS + share
         return float(self.in_system[self._row].sum())
+
+
+def _share(fresh: int, arrived: NDArray[np.int64]) -> float:
+    return fresh / total if (total := int(arrived.sum())) else 0.0
 
 
 _QUIET_SECONDS = 0.6

@@ -149,7 +149,10 @@ class AsyncEmbeddingClient(BaseClient):
 
     async def _send(self, name: str, send: Send) -> Any:
         return await self._method(name)(
-            send.part.request, timeout=send.timeout_seconds, wait_for_ready=True, metadata=self._metadata
+            send.part.request,
+            timeout=send.timeout_seconds,
+            wait_for_ready=True,
+            metadata=self._metadata + send.metadata,
         )
 
     async def _collect(

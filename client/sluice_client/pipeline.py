@@ -23,10 +23,20 @@ _TIMER_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send this part; it must be answered within so many seconds."""
+    """Send this part; it must be answered within so many seconds.
+
+    Attributes:
+        refusals: How often a server under pressure refused it before.
+    """
 
     part: Part
     timeout_seconds: float
+    refusals: int = 0
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """By which the service tells what is asked again from what more is wanted."""
+        return (("sluice-refusals", str(self.refusals)),) if self.refusals else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +90,7 @@ class _Flight:
     part: Part
     deadline: float | None = None
     attempts: int = 0
+    refusals: int = 0
     first_sent_at: float = 0.0
     sent_at: float = 0.0
 
@@ -156,6 +167,7 @@ class Pipeline:
         """The part was refused, or its server went away: it is sent again later, or the call fails."""
         flight = self._in_flight.pop(index)
         if failure.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            flight.refusals += 1
             self._window.on_refusal(flight.sent_at, now)
         verdict = after_failure(
             failure,
@@ -181,7 +193,7 @@ class Pipeline:
         flight.attempts += 1
         flight.sent_at = now
         self._in_flight[index] = flight
-        return Send(flight.part, flight.deadline - now)
+        return Send(flight.part, flight.deadline - now, flight.refusals)
 
     def _give_up_overdue(self, now: float) -> None:
         for flight in self._in_flight.values():

@@ -149,7 +149,10 @@ class EmbeddingClient(BaseClient):
         method = self._method(name)
         try:
             return method.future(
-                send.part.request, timeout=send.timeout_seconds, wait_for_ready=True, metadata=self._metadata
+                send.part.request,
+                timeout=send.timeout_seconds,
+                wait_for_ready=True,
+                metadata=self._metadata + send.metadata,
             )
         except ValueError as error:
             if self._closed:

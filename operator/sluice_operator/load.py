@@ -1,7 +1,8 @@
 """What the fleet is asked to do and can do, measured from the pods' counters. Pure; the time is a parameter.
 
 Offered load is counted from `offered_tokens_total`, which includes refused work: admitted work alone
-saturates at the pods' limits and would stop the fleet from growing exactly when it is too small.
+saturates at the pods' limits and would stop the fleet from growing exactly when it is too small. Work that is asked
+again after a refusal is not in it, where callers say so: the same work refused five times is not five pods' worth.
 
 A window of 10 s sees a sudden rise in full after 10 s only. The rate of the last poll sees it at once; it is noisy,
 so `scaling` believes it only while queues say the same.

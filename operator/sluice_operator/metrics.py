@@ -63,7 +63,10 @@ READY_REPLICAS = Gauge("sluice_ready_replicas", "Pods that receive traffic.", _S
 DRAIN_SECONDS = Gauge("sluice_drain_seconds", "Longest drain time of any pod.", _SERVICE, registry=REGISTRY)
 QUEUED_TOKENS = Gauge("sluice_queued_tokens", "Tokens queued at all pods.", _SERVICE, registry=REGISTRY)
 OFFERED_RATE = Gauge(
-    "sluice_offered_tokens_per_second", "Tokens per second that clients ask for.", _SERVICE, registry=REGISTRY
+    "sluice_offered_tokens_per_second",
+    "Tokens per second that clients ask for, repetitions excluded.",
+    _SERVICE,
+    registry=REGISTRY,
 )
 CLOSED_GATES = Gauge("sluice_closed_gates", "Pods whose readiness gate is closed.", _SERVICE, registry=REGISTRY)
 GATES_WAITING = Gauge(

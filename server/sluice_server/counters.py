@@ -8,7 +8,8 @@ class Counters:
     """What became of every token that was asked for.
 
     Attributes:
-        offered_tokens: Asked for.
+        offered_tokens: Asked for the first time: what clients want, however often they have to ask.
+        repeated_tokens: Asked for again, by callers that say so.
         admitted_tokens: Taken in.
         rejected_tokens: Refused, by reason.
         rejected_requests: Refused, by reason.
@@ -18,12 +19,20 @@ class Counters:
     """
 
     offered_tokens: int = 0
+    repeated_tokens: int = 0
     admitted_tokens: int = 0
     rejected_tokens: dict[str, int] = field(default_factory=dict)
     rejected_requests: dict[str, int] = field(default_factory=dict)
     expired_tokens: int = 0
     computed_tokens: int = 0
     padded_tokens: int = 0
+
+    def ask(self, tokens: int, *, is_repeated: bool) -> None:
+        """Counts what is asked for; tokens below zero take back what was estimated too high."""
+        if is_repeated:
+            self.repeated_tokens += tokens
+        else:
+            self.offered_tokens += tokens
 
     def reject(self, reason: str, tokens: int) -> None:
         """Counts a refusal."""

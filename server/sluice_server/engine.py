@@ -14,15 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from sluice_server import __version__, health, notifier
-from sluice_server.admission import Load
 from sluice_server.assembly import assemble
 from sluice_server.backend import Backend, ModelInfo
-from sluice_server.batcher import BatchLimits, busy_rate, due, lowered, next_batch
+from sluice_server.batcher import BatchLimits, due, lowered, next_batch
 from sluice_server.buckets import Buckets
 from sluice_server.cost import CostModel, Measurement
 from sluice_server.counters import Counters
-from sluice_server.drain import drain_seconds, filling_seconds
 from sluice_server.errors import DeadlineExceededError, ServerFailedError, SluiceError
+from sluice_server.estimates import Estimates
 from sluice_server.flight import Flight, Underway, tokens_by_bucket
 from sluice_server.health import BusyWindow, Phase
 from sluice_server.intake import Intake, IntakeConfig
@@ -77,10 +76,10 @@ class Engine:
         self._started_at = clock()
         self._intake = Intake(config.intake, self.counters)
         self._buckets = Buckets(config.boundaries)
-        self._limits: BatchLimits | None = None
         self._busy = BusyWindow()
         self._pending: set[PendingRequest] = set()
         self._flight = Flight()
+        self._estimates = Estimates(self._buckets, self._flight, self.cost)
         self._serving_since: float | None = None
         self._last_forward_at: float | None = None
         self._batches_submitted = 0
@@ -95,7 +94,7 @@ class Engine:
     def ready(self, backend: Backend, fingerprint: str, timings: Sequence[Measurement], limits: BatchLimits) -> None:
         """The device is warm: opens the gate."""
         self.backend, self.info = backend, backend.info
-        self.fingerprint, self._limits = fingerprint, limits
+        self.fingerprint, self._estimates.limits = fingerprint, limits
         self.cost.seed(timings)
         self._last_forward_at = self._serving_since = self._clock()
         self.lifecycle.enter(Phase("serving"))
@@ -114,26 +113,26 @@ class Engine:
 
     # --- what callers ask of it -----------------------------------------------------------------
 
-    def reserve(self, tokens: int, *, priority: Priority, deadline: float) -> None:
-        """Admits a request of so many tokens and reserves them, or refuses it.
+    def reserve(self, tokens: int, *, priority: Priority, deadline: float, is_repeated: bool = False) -> None:
+        """Admits a request of so many tokens and reserves them, or refuses it; a repeated one is no new demand.
 
         Raises:
             SluiceError: Not ready, draining, failed, overloaded, or the deadline is too short.
         """
         now = self._clock()
-        self.counters.offered_tokens += tokens
+        self.counters.ask(tokens, is_repeated=is_repeated)
         try:
             self.lifecycle.check_accepts()
             remaining_ms = None if deadline == float("inf") else 1000 * (deadline - now)
-            load = self._load(tokens, priority)
+            load = self._estimates.load(tokens, priority, self.reserved_tokens, now)
             self._intake.admit(tokens, load, priority=priority, remaining_ms=remaining_ms, now=now)
         except SluiceError as error:
             self.counters.reject(getattr(error, "reason", type(error).__name__), tokens)
             raise
 
-    def settle(self, reserved_tokens: int, actual_tokens: int) -> None:
+    def settle(self, reserved_tokens: int, actual_tokens: int, *, is_repeated: bool = False) -> None:
         """Corrects a reservation once the texts are tokens."""
-        self._intake.settle(reserved_tokens, actual_tokens)
+        self._intake.settle(reserved_tokens, actual_tokens, is_repeated=is_repeated)
 
     def release(self, tokens: int) -> None:
         """Gives back a reservation whose work will not be computed."""
@@ -204,21 +203,14 @@ class Engine:
         """Admitted and not yet computed, in flight included."""
         return self._intake.reserved_tokens
 
-    def service_rate(self) -> float | None:
-        """Tokens per second while the device is busy with full batches; None before anything was measured."""
-        return busy_rate(self.cost, self._limits) if self._limits else None
-
     def drain_ms(self) -> float | None:
-        """Time until all that is reserved is computed; None before anything was measured.
-
-        The last batch of it is filled up by what comes meanwhile: to half, on average.
-        """
-        ahead_ms = self._ahead_ms(tuple(Priority))
-        return None if ahead_ms is None else ahead_ms + self._filling_ms() / 2
+        """Time until all that is reserved is computed; None before anything was measured."""
+        return self._estimates.drain_ms(self.reserved_tokens, self._clock())
 
     def facts(self) -> health.Facts:
         """For /health, at this moment."""
         now = self._clock()
+        would_meet = self._estimates.load(1, Priority.INTERACTIVE, self.reserved_tokens, now)
         return health.Facts(
             phase=self.phase,
             now=now,
@@ -229,9 +221,9 @@ class Engine:
             queued_tokens=self.reserved_tokens,
             pending_batches=len(self._flight),
             counters=self.counters,
-            refusing=self._intake.would_refuse(self._load(1, Priority.INTERACTIVE), now),
+            refusing=self._intake.would_refuse(would_meet, now),
             drain_ms=self.drain_ms(),
-            rate=self.service_rate(),
+            rate=self._estimates.service_rate(),
             p95_ms=self._intake.p95_ms(now),
             busy_fraction=self._busy.fraction(now, self._serving_since),
             last_forward_at=self._last_forward_at,
@@ -252,35 +244,9 @@ class Engine:
 
     # --- inside ---------------------------------------------------------------------------------
 
-    def _load(self, tokens: int, priority: Priority) -> Load:
-        rate = self.service_rate()
-        own_ms = 1000 * (tokens / rate + self.cost.seconds_per_batch) if rate else None
-        overtakes = priority is Priority.INTERACTIVE and self._buckets.queued_tokens_of(Priority.BATCH) > 0
-        everything = self._ahead_ms(tuple(Priority))
-        ahead_ms = self._ahead_ms((Priority.INTERACTIVE,)) if overtakes else everything
-        return Load(self.reserved_tokens, everything, ahead_ms, own_ms, self._filling_ms())
-
-    def _ahead_ms(self, priorities: tuple[Priority, ...]) -> float | None:
-        """Time until what is queued of these priorities now, and what the device has, is computed."""
-        if self._limits is None:
-            return None
-        return 1000 * drain_seconds(
-            buckets=self._buckets,
-            flight=self._flight,
-            reserved_tokens=self.reserved_tokens,
-            cost=self.cost,
-            limits=self._limits,
-            now=self._clock(),
-            priorities=priorities,
-        )
-
-    def _filling_ms(self) -> float:
-        if self._limits is None:
-            return 0.0
-        return 1000 * filling_seconds(buckets=self._buckets, cost=self.cost, limits=self._limits, now=self._clock())
-
     def _enqueue(self, rows: TokenRows, priority: Priority, deadline: float) -> PendingRequest:
-        assert self.info is not None and self._limits is not None, "rows are reserved, so the gate is open"  # noqa: PT018
+        limits = self._estimates.limits
+        assert self.info is not None and limits is not None, "rows are reserved, so the gate is open"  # noqa: PT018
         count, now = len(rows.lengths), self._clock()
         request = PendingRequest(
             rows=rows,
@@ -289,7 +255,7 @@ class Engine:
             future=asyncio.get_running_loop().create_future(),
             arrived_at=now,
             deadline=deadline,
-            due=due(self._limits, self.service_rate(), arrived_at=now, deadline=deadline, priority=priority),
+            due=due(limits, self._estimates.service_rate(), arrived_at=now, deadline=deadline, priority=priority),
             priority=priority,
             unfinished_rows=count,
         )
@@ -327,11 +293,12 @@ class Engine:
 
     def _feed_device(self) -> None:
         self._disarm_timer()
-        while self._limits is not None and (feed_at := self._flight.feed_at(now := self._clock())) is not None:
+        limits = self._estimates.limits
+        while limits is not None and (feed_at := self._flight.feed_at(now := self._clock())) is not None:
             if feed_at > now:
                 self._timer = asyncio.get_running_loop().call_later(feed_at - now, self._turn, context=self._nobodys)
                 return
-            plan = next_batch(self._buckets, self._limits, self.cost, now)
+            plan = next_batch(self._buckets, limits, self.cost, now)
             if plan is None:
                 return
             self._start(plan, now)
@@ -355,12 +322,14 @@ class Engine:
             self.cost.observe(done.tokens_by_bucket, result.busy_seconds, lived_seconds)
 
     def _lower_limits(self, failed_tokens: int) -> None:
-        assert self._limits is not None, "a batch was computed, so its limits are known"
-        self._limits = lowered(self._limits, failed_tokens=failed_tokens, longest_row=self._config.boundaries[-1])
+        limits = self._estimates.limits
+        assert limits is not None, "a batch was computed, so its limits are known"
+        less = lowered(limits, failed_tokens=failed_tokens, longest_row=self._config.boundaries[-1])
+        self._estimates.limits = less
         logger.warning(
             "out of device memory at %d tokens: from now on a batch holds at most %d",
             failed_tokens,
-            self._limits.max_tokens,
+            less.max_tokens,
         )
 
     def _disarm_timer(self) -> None:

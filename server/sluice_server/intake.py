@@ -55,12 +55,12 @@ class Intake:
         self.reserved_tokens += tokens
         self._counters.admitted_tokens += tokens
 
-    def settle(self, reserved_tokens: int, actual_tokens: int) -> None:
+    def settle(self, reserved_tokens: int, actual_tokens: int, *, is_repeated: bool) -> None:
         """Corrects a reservation once the texts are tokens."""
         more = actual_tokens - reserved_tokens
         self.reserved_tokens += more
         self._counters.admitted_tokens += more
-        self._counters.offered_tokens += more
+        self._counters.ask(more, is_repeated=is_repeated)
 
     def drop(self, tokens: int) -> None:
         """Gives back tokens that nobody waits for any more; they are not computed."""

@@ -167,7 +167,8 @@ def _build(facts: Facts) -> Metric:
 def _tokens(facts: Facts) -> Iterator[Metric]:
     counters = facts.counters
     for name, text, value in (
-        ("offered", "Tokens asked for", counters.offered_tokens),
+        ("offered", "Tokens asked for the first time", counters.offered_tokens),
+        ("repeated", "Tokens asked for again after a refusal, by callers that say so", counters.repeated_tokens),
         ("admitted", "Tokens taken in", counters.admitted_tokens),
         ("expired", "Admitted tokens dropped because nobody waited any more", counters.expired_tokens),
         ("computed", "Tokens computed, padding excluded", counters.computed_tokens),

@@ -34,6 +34,7 @@ class EmbedOptions:
         dtype: Of the reply.
         priority: Interactive goes first.
         deadline: On the event loop's clock.
+        is_repeated: It was asked before and refused, so that it is no new demand.
     """
 
     prompt_name: str | None = None
@@ -43,6 +44,7 @@ class EmbedOptions:
     dtype: OutputDtype = "float32"
     priority: Priority = Priority.INTERACTIVE
     deadline: float = NO_DEADLINE
+    is_repeated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,7 @@ class EmbeddingService:
         info = self._info()
         check_rows(rows, self.limits, vocab_size=info.vocab_size, max_tokens_per_row=info.max_position_tokens)
         check_dimensions(options.dimensions, info.dimension)
-        self.engine.reserve(rows.total_tokens, priority=options.priority, deadline=options.deadline)
+        self._reserve(rows.total_tokens, options)
         request = await self.engine.compute(rows, priority=options.priority, deadline=options.deadline)
         return self._told(_answer(request, options, started=started, tokenize_ms=0.0), options)
 
@@ -124,7 +126,7 @@ class EmbeddingService:
         check_dimensions(options.dimensions, info.dimension)
         prompt = _prompt(info, options.prompt_name)
         estimate = tokenizer.estimate_tokens(texts)
-        self.engine.reserve(estimate, priority=options.priority, deadline=options.deadline)
+        self._reserve(estimate, options)
         try:
             encoded = await asyncio.get_running_loop().run_in_executor(
                 self._threads,
@@ -138,7 +140,7 @@ class EmbeddingService:
         except BaseException:
             self.engine.release(estimate)
             raise
-        self.engine.settle(estimate, rows.total_tokens)
+        self.engine.settle(estimate, rows.total_tokens, is_repeated=options.is_repeated)
         tokenize_ms = 1000 * (time.perf_counter() - started)
         request = await self.engine.compute(rows, priority=options.priority, deadline=options.deadline)
         cut = np.flatnonzero(encoded.truncated).tolist()
@@ -148,6 +150,11 @@ class EmbeddingService:
     def close(self) -> None:
         """Ends the tokenizer threads."""
         self._threads.shutdown(cancel_futures=True)
+
+    def _reserve(self, tokens: int, options: EmbedOptions) -> None:
+        self.engine.reserve(
+            tokens, priority=options.priority, deadline=options.deadline, is_repeated=options.is_repeated
+        )
 
     def _told(self, embedded: Embedded, options: EmbedOptions) -> Embedded:
         if self._observer is not None:

@@ -49,7 +49,7 @@ class Call:
             step = self.pipeline.next(self.now)
             if isinstance(step, Send):
                 self.sent.append(step.part.index)
-                self.last_timeout = step.timeout_seconds
+                self.last_timeout, self.last_metadata = step.timeout_seconds, step.metadata
             elif isinstance(step, Pull):
                 part = None
                 if self.pulled < self.parts:
@@ -110,6 +110,18 @@ def test_a_refused_part_is_sent_again_when_the_server_asked_for_it_and_not_befor
     call.now = 0.5
     call.run()
     assert call.sent == [0, 0]
+
+
+def test_a_part_says_how_often_it_was_refused_but_not_how_often_its_server_was_away() -> None:
+    call = Call(parts=1)
+    call.run()
+    assert call.last_metadata == ()
+    for failure, refusals in ((GONE, 0), (full(10), 1), (full(10), 2), (GONE, 2)):
+        call.fail(0, failure)
+        call.now += 1
+        call.run()
+        assert call.last_metadata == (("sluice-refusals", str(refusals)),) * bool(refusals)
+    assert call.sent == [0] * 5
 
 
 def test_a_refused_call_sends_nothing_new_until_the_old_has_gone_through() -> None:

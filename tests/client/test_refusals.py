@@ -54,6 +54,19 @@ async def test_retry_info_is_honoured_where_there_is_no_pushback(embed: Any, scr
     assert len(script.seen) == 2
 
 
+async def test_the_server_is_told_how_often_a_part_was_refused_before(embed: Any, script: Script) -> None:
+    told: list[str | None] = []
+
+    def behave(_texts: Any, before: int, context: Any) -> None:
+        told.append(dict(context.invocation_metadata()).get("sluice-refusals"))
+        if before < 2:
+            refuse(context, FULL, "full", grpc_retry_pushback_ms="1")
+
+    script.behave = behave
+    await embed(script.target, numbers(4))
+    assert told == [None, "1", "2"]
+
+
 async def test_a_pod_that_went_away_is_asked_again(embed: Any, script: Script) -> None:
     script.behave = lambda _texts, before, context: refuse(context, GONE, "gone") if before < 2 else None
     assert (await embed(script.target, numbers(4))).shape == (4, 2)

@@ -120,11 +120,9 @@ class Service:
             yield client
 
     @contextlib.contextmanager
-    def flood(
-        self, *, threads: int | None = None, target: str | None = None, max_seconds: int = 300
-    ) -> Iterator[RunningClient]:
+    def flood(self, *, threads: int, target: str | None = None, max_seconds: int = 300) -> Iterator[RunningClient]:
         """More than can be computed, at all pods or at one target, while the block runs; see clients/flood.py."""
-        environment = {"MAX_SECONDS": str(max_seconds)} | ({"THREADS": str(threads)} if threads else {})
+        environment = {"MAX_SECONDS": str(max_seconds), "THREADS": str(threads)}
         with self._client("flood.py", environment, target or self._headless) as client:
             yield client
 

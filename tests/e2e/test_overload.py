@@ -18,16 +18,16 @@ CLOCK_SECONDS = 1
 
 @pytest.fixture
 def busy(service: Service, cluster_kubectl: Kubectl, request: pytest.FixtureRequest) -> Iterator[Service]:
-    """So many to four pods, all Ready, that the operator scales; small times, so that the story fits a test."""
-    least: int = request.param
+    """Pods from the one number to the other, all Ready, that the operator scales; small times, as a test is short."""
+    least, most = request.param
     manifest = embedding_service("busy", uri=f"pvc://models/{MODEL}")
     del manifest["spec"]["replicas"]
     manifest["spec"] |= {
         "model": {"uri": f"pvc://models/{MODEL}"},
         "scaling": {
             "minReplicas": least,
-            "maxReplicas": 4,
-            "targetDrainMilliseconds": 500,
+            "maxReplicas": most,
+            "targetDrainMilliseconds": 400,
             "scaleDownStabilizationSeconds": 30,
         },
         "readiness": {"minHoldSeconds": 5},
@@ -64,12 +64,13 @@ def story(service: Service) -> list[str]:
     return [e["reason"] for e in told if e["reason"] in about_load]
 
 
-# The others have to be able to take over what one is overloaded with, refusals that come back included, or all stay open.
-@pytest.mark.parametrize("busy", [4], indirect=True)
+# No more than three: another one that starts would take the cores from those that serve, on a small machine.
+@pytest.mark.parametrize("busy", [(3, 3)], indirect=True)
 def test_an_overloaded_pod_leaves_the_traffic_and_returns_and_nothing_accepted_is_lost(busy: Service) -> None:
     victim, other, *_ = busy.pods()
     name, address = victim["metadata"]["name"], victim["status"]["podIP"]
-    with busy.flood(target=f"ipv4:{address}:50051") as flood:
+    # More than its queue may hold, however fast it is just now.
+    with busy.flood(target=f"ipv4:{address}:50051", threads=48) as flood:
         refused_at = flood.first("RESOURCE_EXHAUSTED", within_seconds=90)
         seen = busy.kubectl.eventually(
             lambda: gates(busy)[name], lambda gate: gate["status"] == "False", within_seconds=30, what="a closed gate"
@@ -92,7 +93,7 @@ def test_an_overloaded_pod_leaves_the_traffic_and_returns_and_nothing_accepted_i
     assert gates(busy)[name]["reason"] == "Relieved"
 
 
-@pytest.mark.parametrize("busy", [2], indirect=True)
+@pytest.mark.parametrize("busy", [(2, 4)], indirect=True)
 def test_a_service_that_is_overloaded_as_a_whole_stays_open_grows_and_shrinks_again(busy: Service) -> None:
     with busy.steady_client(max_seconds=900) as steady:
         with busy.flood(threads=96) as flood:

@@ -17,6 +17,7 @@ from gpu_inference import inference_pb2, inference_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from jsonschema import Draft202012Validator
+from prometheus_client.parser import text_string_to_metric_families
 from sluice.v1 import embeddings_pb2 as pb
 from sluice.v1 import embeddings_pb2_grpc
 
@@ -257,6 +258,62 @@ def test_probes_metrics_and_the_health_document(minilm: RunningServer, inference
     metrics = get(f"{minilm.url}/metrics")
     assert f"sluice_computed_tokens_total {float(document['computed_tokens_total'])}" in metrics
     assert "sluice_queue_seconds_bucket" in metrics
+
+
+@pytest.mark.parametrize(
+    ("metadata", "counts_as"),
+    [
+        ((), "offered"),
+        ((("sluice-refusals", "0"),), "offered"),
+        ((("sluice-refusals", "3"),), "repeated"),
+    ],
+)
+def test_what_is_asked_again_is_no_new_demand(
+    channel: grpc.Channel, minilm: RunningServer, inference: Any, metadata: Any, counts_as: str
+) -> None:
+    before = asked_tokens(minilm)
+    request = pb.EmbedRequest(texts=pb.Texts(values=["one two three"]))
+    used = embeddings_pb2_grpc.EmbeddingsStub(channel).Embed(request, timeout=30, metadata=metadata).tokens_used
+    ids = np.ones((1, 7), dtype="<i4").tobytes()
+    padded = inference_pb2.InferRequest(num_items=1, seq_len=7, input_ids_bytes=ids, attention_mask_bytes=ids)
+    inference.Infer(padded, timeout=30, metadata=metadata)
+    assert asked_tokens(minilm) == {**before, counts_as: before[counts_as] + used + 7}
+
+
+def test_a_retry_by_grpcs_own_policy_is_no_new_demand(minilm: RunningServer) -> None:
+    policy = {
+        "maxAttempts": 2, "initialBackoff": "0.01s", "maxBackoff": "0.01s", "backoffMultiplier": 1,
+        "retryableStatusCodes": ["INVALID_ARGUMENT"],
+    }  # fmt: skip
+    config = {"methodConfig": [{"name": [{}], "retryPolicy": policy}]}
+    before = asked_tokens(minilm)
+    too_long = pb.EmbedRequest(texts=pb.Texts(values=["word " * 600]), truncate=pb.TRUNCATE_NONE)
+    options = [("grpc.service_config", json.dumps(config))]
+    with (
+        grpc.insecure_channel(minilm.grpc_target, options) as retrying,
+        pytest.raises(grpc.RpcError, match="INVALID_ARGUMENT"),
+    ):
+        embeddings_pb2_grpc.EmbeddingsStub(retrying).Embed(too_long, timeout=30)
+    asked = {name: tokens - before[name] for name, tokens in asked_tokens(minilm).items()}
+    assert asked["offered"] == asked["repeated"] > 0
+
+
+def test_a_retry_by_openais_client_is_no_new_demand(minilm: RunningServer) -> None:
+    before = asked_tokens(minilm)
+    body = json.dumps({"input": "one two three"}).encode()
+    for retries in ("0", "1"):
+        headers = {"content-type": "application/json", "x-stainless-retry-count": retries}
+        with urllib.request.urlopen(
+            urllib.request.Request(f"{minilm.url}/v1/embeddings", body, headers), timeout=30
+        ) as response:
+            used = json.load(response)["usage"]["total_tokens"]
+    assert asked_tokens(minilm) == {name: tokens + used for name, tokens in before.items()}
+
+
+def asked_tokens(server: RunningServer) -> dict[str, float]:
+    families = text_string_to_metric_families(get(f"{server.url}/metrics"))
+    values = {sample.name: sample.value for family in families for sample in family.samples if not sample.labels}
+    return {name: values[f"sluice_{name}_tokens_total"] for name in ("offered", "repeated")}
 
 
 def test_trailers_tell_a_client_what_its_request_met(channel: grpc.Channel) -> None:

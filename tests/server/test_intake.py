@@ -23,7 +23,7 @@ def admit(intake: Intake, tokens: int, load: Load = IDLE, *, remaining_ms: float
 def test_admitted_tokens_are_reserved_until_they_are_computed_or_dropped() -> None:
     intake, counters = new_intake()
     admit(intake, 100)
-    intake.settle(100, 90)
+    intake.settle(100, 90, is_repeated=False)
     intake.complete(60)
     intake.drop(30)
     assert intake.reserved_tokens == 0

@@ -24,7 +24,9 @@ def routes(service: EmbeddingService) -> list[web.RouteDef]:
     async def embeddings(request: web.Request) -> web.Response:
         try:
             asked = parse(await read_body(request))
-            options = EmbedOptions(dimensions=asked.dimensions, deadline=_deadline(request))
+            options = EmbedOptions(
+                dimensions=asked.dimensions, deadline=_deadline(request), is_repeated=_is_repeated(request)
+            )
             embedded = await _embed(service, asked, options)
         except SluiceError as error:
             return refusal(error)
@@ -45,6 +47,11 @@ def _deadline(request: web.Request) -> float:
     if not 0 < seconds < float("inf"):
         raise InvalidRequestError(f"x-request-timeout-ms={text!r}; expected a positive number")
     return asyncio.get_running_loop().time() + seconds
+
+
+def _is_repeated(request: web.Request) -> bool:
+    """OpenAI's own clients number their retries."""
+    return request.headers.get("x-stainless-retry-count", "0") not in {"", "0"}
 
 
 async def _embed(service: EmbeddingService, asked: EmbeddingsRequest, options: EmbedOptions) -> Embedded:

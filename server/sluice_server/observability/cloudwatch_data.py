@@ -12,7 +12,7 @@ from sluice_server.counters import Counters
 # PutMetricData takes 150 different values a metric: steps of 10 % span this range in fewer.
 _STEP = math.log(1.104)
 _LEAST, _MOST = 0.1, 200_000.0
-_TOKENS = ("offered", "admitted", "expired", "computed", "padded")
+_TOKENS = ("offered", "repeated", "admitted", "expired", "computed", "padded")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,9 @@ from sluice_server.serving import NO_DEADLINE, Embedded
 
 logger = logging.getLogger(__name__)
 
+# From Sluice's client, which knows what refused it, and from gRPC's own retries (gRFC A6).
+_REPEATED = ("sluice-refusals", "grpc-previous-rpc-attempts")
+
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -23,6 +26,11 @@ def deadline(context: Context, *, max_wait_ms: int = 0) -> float:
     remaining = context.time_remaining()
     seconds = [s for s in (remaining, max_wait_ms / 1000 if max_wait_ms > 0 else None) if s is not None]
     return asyncio.get_running_loop().time() + min(seconds) if seconds else NO_DEADLINE
+
+
+def is_repeated(context: Context) -> bool:
+    """Whether the caller says that it asked before and was refused."""
+    return any(key in _REPEATED and value not in {"", "0"} for key, value in context.invocation_metadata() or ())
 
 
 @asynccontextmanager

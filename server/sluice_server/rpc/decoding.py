@@ -55,8 +55,9 @@ def _decoding(deserializer: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
 
 def _checking(behavior: Callable[[Any, Context], Awaitable[Any]]) -> Callable[[Any, Context], Awaitable[Any]]:
     async def call(request: Any, context: Context) -> Any:
-        async with ending_with_its_status(context):
-            _check(request)
+        if isinstance(request, _Unreadable):
+            async with ending_with_its_status(context):
+                _check(request)
         return await behavior(request, context)
 
     return call

@@ -17,7 +17,7 @@ from sluice_server.observability.observer import RequestObserver
 from sluice_server.postprocess import OutputDtype
 from sluice_server.requests import Priority, TokenRows
 from sluice_server.rpc import status
-from sluice_server.rpc.calls import Context, deadline, ending_with_its_status, set_trailers
+from sluice_server.rpc.calls import Context, deadline, ending_with_its_status, is_repeated, set_trailers
 from sluice_server.rpc.observation import message_of_stream
 from sluice_server.serving import Embedded, EmbeddingService, EmbedOptions
 from sluice_server.tokenizer import Truncation
@@ -55,7 +55,7 @@ class EmbeddingsServicer(embeddings_pb2_grpc.EmbeddingsServicer):
     async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:
         """Embeds every input of one request."""
         async with ending_with_its_status(context):
-            embedded = await self._embed(request, deadline(context))
+            embedded = await self._embed(request, deadline(context), is_repeated=is_repeated(context))
             set_trailers(context, self._service.engine, embedded)
             return _response(request, embedded)
 
@@ -93,8 +93,8 @@ class EmbeddingsServicer(embeddings_pb2_grpc.EmbeddingsServicer):
             response.prompt_names.extend(sorted(info.prompts))
         return response
 
-    async def _embed(self, request: pb.EmbedRequest, until: float) -> Embedded:
-        options = _options(request, until)
+    async def _embed(self, request: pb.EmbedRequest, until: float, *, is_repeated: bool = False) -> Embedded:
+        options = _options(request, until, is_repeated=is_repeated)
         if request.WhichOneof("input") == "texts":
             return await self._service.embed_texts(request.texts.values, options)
         if request.WhichOneof("input") == "token_ids":
@@ -183,7 +183,7 @@ def decode_ids(token_ids: pb.TokenIds, limits: validation.RequestLimits) -> Toke
     return rows
 
 
-def _options(request: pb.EmbedRequest, until: float) -> EmbedOptions:
+def _options(request: pb.EmbedRequest, until: float, *, is_repeated: bool) -> EmbedOptions:
     for name, value, known in (
         ("truncate", request.truncate, _TRUNCATIONS),
         ("output_dtype", request.output_dtype, _DTYPES),
@@ -199,6 +199,7 @@ def _options(request: pb.EmbedRequest, until: float) -> EmbedOptions:
         dtype=_DTYPES[request.output_dtype][0],
         priority=_PRIORITIES[request.priority],
         deadline=until,
+        is_repeated=is_repeated,
     )
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sluice_server import health
 from sluice_server.errors import InvalidRequestError
 from sluice_server.requests import TokenRows
-from sluice_server.rpc.calls import Context, deadline, ending_with_its_status, set_trailers
+from sluice_server.rpc.calls import Context, deadline, ending_with_its_status, is_repeated, set_trailers
 from sluice_server.serving import EmbeddingService, EmbedOptions
 
 
@@ -26,7 +26,8 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
         """Embeds every row; the attention mask says which of its positions count."""
         async with ending_with_its_status(context):
             rows = decode(request, max_inputs=self._service.limits.max_inputs)
-            options = EmbedOptions(deadline=deadline(context, max_wait_ms=request.max_wait_ms))
+            until = deadline(context, max_wait_ms=request.max_wait_ms)
+            options = EmbedOptions(deadline=until, is_repeated=is_repeated(context))
             embedded = await self._service.embed_ids(rows, options)
             set_trailers(context, self._service.engine, embedded)
             timings = pb.Timings(

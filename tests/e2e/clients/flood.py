@@ -1,6 +1,6 @@
 """Runs inside the cluster: asks for more than can be computed until told to stop; prints how each request went.
 
-THREADS clients ask again at once, refused ones after a pause; without THREADS there are as many as are not refused.
+THREADS clients ask again at once, refused ones when the server asks them to.
 What was accepted has to be answered: anything but OK and a refusal is a loss.
 """
 
@@ -34,17 +34,12 @@ SERVICE_CONFIG = {
     ],
 }
 ROWS, TOKENS = 16, 32
-CALM_SECONDS = 1
-# None fills a queue up to its limit and keeps it there.
-MOST_THREADS = int(os.environ["THREADS"]) if "THREADS" in os.environ else None
-# Of a refused client; shorter, and refusals would be most of what is asked. Where one pod is to be overloaded, asking
-# again must not look as if the others could not carry it: its own speed changes with what else the machine does.
-PAUSE_SECONDS = 15 if MOST_THREADS is None else 5
+# Of a client that is refused without a word.
+PAUSE_SECONDS = 1
 
 stopping = threading.Event()
 signal.signal(signal.SIGTERM, lambda _signal, _frame: stopping.set())
 outcomes: Counter[str] = Counter()
-refused_at = [float("-inf")]
 lock = threading.Lock()
 
 
@@ -65,28 +60,18 @@ def request() -> embeddings_pb2.EmbedRequest:
 
 
 def ask(stub: embeddings_pb2_grpc.EmbeddingsStub, deadline: float) -> None:
+    refusals = 0
     while not stopping.is_set() and time.monotonic() < deadline:
         try:
-            stub.Embed(request(), timeout=60, wait_for_ready=True)
+            metadata = (("sluice-refusals", str(refusals)),)
+            stub.Embed(request(), timeout=60, wait_for_ready=True, metadata=metadata)
             note("OK")
+            refusals = 0
         except grpc.RpcError as error:
             note(error.code().name, error.details())
-            refused_at.append(time.monotonic())
-            stopping.wait(PAUSE_SECONDS)
-
-
-def start(stub: embeddings_pb2_grpc.EmbeddingsStub, deadline: float) -> list[threading.Thread]:
-    """All clients at once; or one more whenever none was refused lately, which keeps a queue at its limit."""
-    threads: list[threading.Thread] = []
-    while not stopping.is_set() and len(threads) < (MOST_THREADS or 200):
-        if MOST_THREADS is None and time.monotonic() - refused_at[-1] < CALM_SECONDS:
-            stopping.wait(0.1)
-            continue
-        threads.append(threading.Thread(target=ask, args=(stub, deadline)))
-        threads[-1].start()
-        if MOST_THREADS is None:
-            stopping.wait(0.2)
-    return threads
+            refusals += 1
+            trailers = dict(error.trailing_metadata() or ())
+            stopping.wait(int(trailers.get("grpc-retry-pushback-ms", 1000 * PAUSE_SECONDS)) / 1000)
 
 
 options = [
@@ -95,7 +80,11 @@ options = [
 ]
 end = time.monotonic() + float(os.environ["MAX_SECONDS"])
 with grpc.insecure_channel(os.environ["TARGET"], options=options) as channel:
-    for one in start(embeddings_pb2_grpc.EmbeddingsStub(channel), end):
-        one.join()
+    stub = embeddings_pb2_grpc.EmbeddingsStub(channel)
+    threads = [threading.Thread(target=ask, args=(stub, end)) for _ in range(int(os.environ["THREADS"]))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 json.dump(outcomes, sys.stdout)
 print(flush=True)
