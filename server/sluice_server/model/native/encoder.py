@@ -82,8 +82,10 @@ class NativeEncoder:
             RuntimeError: There is no memory.
         """
         for name, given, table in (("id", ids, self._words), ("position", positions, self._places)):
-            if int(given.min()) < 0 or int(given.max()) >= len(table):
-                raise IndexError(f"{name}s {int(given.min())} to {int(given.max())}: expected 0 to {len(table) - 1}")
+            # numpy's, as torch's would wait for a second thread to find them.
+            least, most = int(given.numpy().min()), int(given.numpy().max())
+            if least < 0 or most >= len(table):
+                raise IndexError(f"{name}s {least} to {most}: expected 0 to {len(table) - 1}")
         tokens = len(ids)
         if len(self._states) < tokens:
             self._states = torch.empty(tokens, self._states.shape[1])
