@@ -57,3 +57,27 @@ def filling_seconds(*, buckets: Buckets, cost: CostModel, limits: BatchLimits, n
     usual, longest = (cost.full_batch_seconds(f * limits.target_seconds) for f in (1.0, MOST_STRETCH))
     waiting = backlog_tokens(buckets, now) / rate
     return min(1.0, waiting / usual) * min(max(waiting, usual), longest)
+
+
+def joining_seconds(
+    *, buckets: Buckets, flight: Flight, cost: CostModel, limits: BatchLimits, now: float, busy_fraction: float
+) -> float:
+    """By how much those who will come lengthen, on average, what a request lives through that comes now.
+
+    Until its batch begins, others join it: as many as come while the device is at what it has. Where more waits than one
+    batch holds, its own is half before it and half behind it.
+
+    Args:
+        buckets: What is queued.
+        flight: What is at the device.
+        cost: Of this device.
+        limits: Of one batch.
+        now: The server's clock, in seconds.
+        busy_fraction: Of the device lately: the share of its time that new work fills.
+    """
+    rate = busy_rate(cost, limits)
+    if not rate:
+        return 0.0
+    longest = cost.full_batch_seconds(MOST_STRETCH * limits.target_seconds)
+    waiting, coming = backlog_tokens(buckets, now) / rate, busy_fraction * flight.remaining_seconds(now)
+    return coming if waiting + coming <= longest else max(longest - waiting, longest / 2)

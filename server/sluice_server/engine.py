@@ -205,7 +205,8 @@ class Engine:
 
     def drain_ms(self) -> float | None:
         """Time until all that is reserved is computed; None before anything was measured."""
-        return self._estimates.drain_ms(self.reserved_tokens, self._clock())
+        now = self._clock()
+        return self._estimates.drain_ms(self.reserved_tokens, now, self._busy.fraction(now, self._serving_since))
 
     def facts(self) -> health.Facts:
         """For /health, at this moment."""

@@ -4,7 +4,7 @@ from sluice_server.admission import Load
 from sluice_server.batcher import BatchLimits, busy_rate
 from sluice_server.buckets import Buckets
 from sluice_server.cost import CostModel
-from sluice_server.drain import drain_seconds, filling_seconds
+from sluice_server.drain import drain_seconds, filling_seconds, joining_seconds
 from sluice_server.flight import Flight
 from sluice_server.requests import Priority
 
@@ -28,13 +28,25 @@ class Estimates:
         """Tokens per second while the device is busy with full batches; None before anything was measured."""
         return busy_rate(self._cost, self.limits) if self.limits else None
 
-    def drain_ms(self, reserved_tokens: int, now: float) -> float | None:
-        """Time until all that is reserved is computed; None before anything was measured.
+    def drain_ms(self, reserved_tokens: int, now: float, busy_fraction: float | None) -> float | None:
+        """Time until all that is reserved is computed, and what will have joined it; None before anything was measured.
 
-        The last batch of it is filled up by what comes meanwhile: to half, on average.
+        Args:
+            reserved_tokens: Admitted and not computed.
+            now: The server's clock, in seconds.
+            busy_fraction: Of the device lately; None is unknown.
         """
         ahead_ms = self._ahead_ms(_ALL, reserved_tokens, now)
-        return None if ahead_ms is None else ahead_ms + self._filling_ms(now) / 2
+        if ahead_ms is None or self.limits is None:
+            return None
+        return ahead_ms + 1000 * joining_seconds(
+            buckets=self._buckets,
+            flight=self._flight,
+            cost=self._cost,
+            limits=self.limits,
+            now=now,
+            busy_fraction=busy_fraction or 0.0,
+        )
 
     def load(self, tokens: int, priority: Priority, reserved_tokens: int, now: float) -> Load:
         """What a request of so many tokens would meet."""

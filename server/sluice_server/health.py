@@ -36,10 +36,13 @@ class BusyWindow:
     """Share of the last 10 s that the device was busy."""
 
     _spans: deque[tuple[float, float]] = field(default_factory=deque)
+    # Of the spans, so that each answer's estimate need not add them up.
+    _seconds: float = 0.0
 
     def add(self, start: float, end: float) -> None:
-        """Notes one batch's time on the device."""
+        """Notes one batch's time on the device; batches follow each other."""
         self._spans.append((start, end))
+        self._seconds += end - start
 
     def fraction(self, now: float, since: float | None) -> float | None:
         """None before serving began; else of the window, or of the time since then where that is shorter."""
@@ -47,9 +50,10 @@ class BusyWindow:
             return None
         begin = max(now - _BUSY_WINDOW_SECONDS, since)
         while self._spans and self._spans[0][1] < begin:
-            self._spans.popleft()
-        busy = sum(end - max(start, begin) for start, end in self._spans)
-        return min(1.0, busy / (now - begin))
+            start, end = self._spans.popleft()
+            self._seconds -= end - start
+        before = max(0.0, begin - self._spans[0][0]) if self._spans else 0.0
+        return min(1.0, max(0.0, self._seconds - before) / (now - begin))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from sluice_server.batcher import BatchLimits, due, next_batch
 from sluice_server.buckets import Buckets
-from sluice_server.drain import drain_seconds
+from sluice_server.drain import drain_seconds, joining_seconds
 from sluice_server.flight import Flight, Underway, tokens_by_bucket
 from sluice_server.requests import Priority
 
@@ -63,6 +63,38 @@ def test_the_rest_of_the_running_batch_counts() -> None:
     assert plan is not None
     flight.add(0, Underway(plan, tokens_by_bucket(plan), 0.025), 0.0)
     assert estimate(buckets, flight) == pytest.approx(0.025)
+
+
+def joining(buckets: Buckets, running_seconds: float, busy_fraction: float) -> float:
+    flight = Flight()
+    if running_seconds:
+        plan = next_batch(queue([([10], Priority.INTERACTIVE)]), LIMITS, COST, 0.0)
+        assert plan is not None
+        flight.add(0, Underway(plan, tokens_by_bucket(plan), running_seconds), 0.0)
+    return joining_seconds(
+        buckets=buckets, flight=flight, cost=COST, limits=LIMITS, now=0.0, busy_fraction=busy_fraction
+    )
+
+
+def test_nobody_joins_a_batch_that_starts_at_once() -> None:
+    assert joining(queue([]), 0.0, 0.9) == 0.0
+    assert joining(queue([([50] * 4, Priority.INTERACTIVE)]), 0.0, 0.9) == 0.0
+
+
+def test_while_the_device_is_at_a_batch_as_much_joins_the_next_as_keeps_it_busy() -> None:
+    assert joining(queue([]), 0.04, 0.9) == pytest.approx(0.036)
+    assert joining(queue([]), 0.04, 0.0) == 0.0
+
+
+def test_under_a_backlog_half_of_the_longest_batch_joins() -> None:
+    longest = COST.full_batch_seconds(4 * LIMITS.target_seconds)
+    assert joining(queue([([50] * 200, Priority.INTERACTIVE)]), 0.04, 1.0) == pytest.approx(longest / 2)
+
+
+def test_no_more_joins_than_a_batch_holds() -> None:
+    longest = COST.full_batch_seconds(4 * LIMITS.target_seconds)
+    buckets = queue([([50] * 10, Priority.INTERACTIVE)])
+    assert joining(buckets, 0.08, 1.0) == pytest.approx(longest - 0.05, rel=0.1)
 
 
 def test_texts_that_are_still_being_tokenized_count() -> None:

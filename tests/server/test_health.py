@@ -3,6 +3,8 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sluice_server import health
 from sluice_server.counters import Counters
 from sluice_server.health import BusyWindow, Facts, Phase
@@ -46,6 +48,19 @@ def test_what_is_unknown_is_null_and_never_zero() -> None:
     document = health.document(unknown)
     names = ("estimated_drain_time_ms", "service_rate_tokens_per_sec", "busy_fraction", "last_forward_age_ms")
     assert [document[name] for name in names] == [None] * 4
+
+
+@given(st.lists(st.tuples(st.floats(0, 3), st.floats(0, 3)), max_size=30))
+def test_the_busy_fraction_is_the_sum_of_what_lies_in_the_window(gaps_and_batches: list[tuple[float, float]]) -> None:
+    window, now, spans = BusyWindow(), 0.0, []
+    for gap, batch in gaps_and_batches:
+        start, now = now + gap, now + gap + batch
+        window.add(start, now)
+        spans.append((start, now))
+        begin = max(0.0, now - 10)
+        busy = sum(max(0.0, end - max(begin, start)) for start, end in spans)
+        fraction = window.fraction(now, since=0.0)
+        assert fraction is None if now == 0 else fraction == pytest.approx(busy / (now - begin), abs=1e-6)
 
 
 def test_the_busy_fraction_is_of_the_last_ten_seconds_or_of_the_time_since_serving_began() -> None:

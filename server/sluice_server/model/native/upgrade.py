@@ -13,14 +13,11 @@ from sluice_server.model import cpp
 from sluice_server.model.compiled import memory
 from sluice_server.model.native import architecture, library
 from sluice_server.model.native.encoder import NativeEncoder
-from sluice_server.threads import yield_cores
 
 logger = logging.getLogger(__name__)
 
 # What g++ took at its peak: 270 MiB.
 _NEEDED_BYTES = 3 << 27
-# Behind everything that serves.
-_NICENESS = 19
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +78,6 @@ def _build(
     model: architecture.Architecture, path: Path, attempts: Sequence[Attempt], otherwise: Callable[[], None]
 ) -> None:
     logger.info("building Sluice's CPU engine in the background, into %s", path)
-    yield_cores(_NICENESS)
     try:
         free = memory.free_bytes()
         if free is not None and free < _NEEDED_BYTES:
