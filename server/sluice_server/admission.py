@@ -38,6 +38,7 @@ class Load:
         ahead_ms: Of it, before the request's own turn: batch work does not hold up interactive work.
         own_ms: Time that the request itself takes; None before anything was measured.
         filling_ms: By which later arrivals may lengthen the request's batch.
+        work_ms: Of `own_ms`, what the request adds to a batch of others; None before anything was measured.
     """
 
     reserved_tokens: int
@@ -45,6 +46,7 @@ class Load:
     ahead_ms: float | None
     own_ms: float | None
     filling_ms: float = 0.0
+    work_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,8 +64,8 @@ def joining_seconds(
 ) -> float:
     """By how much those who will come lengthen, on average, what a request lives through that comes now.
 
-    Until its batch begins, others join it: as many as come while the device is at what it has. Where more waits than one
-    batch holds, its own is half before it and half behind it.
+    Until its batch begins, others join it: as many as come while the device is at what it has. Where more waits than
+    one batch holds, its own is half before it and half behind it.
 
     Args:
         buckets: What is queued.

@@ -51,11 +51,12 @@ class Estimates:
     def load(self, tokens: int, priority: Priority, reserved_tokens: int, now: float) -> Load:
         """What a request of so many tokens would meet."""
         rate = self.service_rate()
-        own_ms = 1000 * (tokens / rate + self._cost.seconds_per_batch) if rate else None
+        work_ms = 1000 * tokens / rate if rate else None
+        own_ms = None if work_ms is None else work_ms + 1000 * self._cost.seconds_per_batch
         overtakes = priority is Priority.INTERACTIVE and self._buckets.queued_tokens_of(Priority.BATCH) > 0
         everything = self._ahead_ms(_ALL, reserved_tokens, now)
         ahead_ms = self._ahead_ms((Priority.INTERACTIVE,), reserved_tokens, now) if overtakes else everything
-        return Load(reserved_tokens, everything, ahead_ms, own_ms, self._filling_ms(now))
+        return Load(reserved_tokens, everything, ahead_ms, own_ms, self._filling_ms(now), work_ms)
 
     def _ahead_ms(self, priorities: tuple[Priority, ...], reserved_tokens: int, now: float) -> float | None:
         """Time until what is queued of these priorities now, and what the device has, is computed."""

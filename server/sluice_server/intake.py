@@ -8,6 +8,7 @@ from sluice_server.backpressure import LatencyGate, LatencyWindow
 from sluice_server.counters import Counters
 from sluice_server.errors import DeadlineTooShortError, OverloadedError
 from sluice_server.requests import Priority
+from sluice_server.returns import Returns
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Intake:
         self._config = config
         self._counters = counters
         self._latencies = LatencyWindow(config.latency_window_seconds)
+        self._returns = Returns(config.limits.max_drain_ms)
 
     def admit(self, tokens: int, load: Load, *, priority: Priority, remaining_ms: float | None, now: float) -> None:
         """Reserves the tokens, or refuses them.
@@ -51,7 +53,10 @@ class Intake:
         if isinstance(verdict, Refuse):
             if verdict.reason == "deadline":
                 raise DeadlineTooShortError(verdict.message)
-            raise OverloadedError(verdict.message, verdict.retry_after_ms, verdict.reason)
+            earliest_ms = verdict.retry_after_ms
+            if earliest_ms is not None:
+                earliest_ms = self._returns.after_ms(earliest_ms, load.work_ms, priority=priority, now=now)
+            raise OverloadedError(verdict.message, earliest_ms, verdict.reason)
         self.reserved_tokens += tokens
         self._counters.admitted_tokens += tokens
 

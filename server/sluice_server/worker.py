@@ -1,6 +1,5 @@
 """The device worker: one thread that alone owns the model and the device."""
 
-import gc
 import logging
 import queue
 import threading
@@ -123,7 +122,6 @@ class Worker:
         try:
             backend = self._load()
             timings = self._warm_up(backend)
-            _keep_what_the_start_made()
             self._callbacks.on_ready(backend, backend.fingerprint(), timings)
         except Exception as error:
             logger.exception("the model could not be brought up")
@@ -145,16 +143,6 @@ class Worker:
             seconds = min(_timed(backend, batch) for _ in range(_MEASURED_RUNS))
             timings.append(Measurement(batch.bucket, batch.useful_tokens, seconds))
         return timings
-
-
-def _keep_what_the_start_made() -> None:
-    """Takes it out of the garbage collector's sight.
-
-    There are a million objects of libraries and model, none of which is ever garbage; to look through them again took
-    0.3 s every few seconds under load, in which nothing was answered and the device had no work.
-    """
-    gc.collect()
-    gc.freeze()
 
 
 def _timed(backend: Backend, batch: Batch) -> float:

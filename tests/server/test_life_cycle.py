@@ -149,6 +149,21 @@ def test_sigterm_finishes_what_was_admitted_and_exits_0(model_folder: Path) -> N
         assert said
 
 
+def test_once_the_model_is_loaded_the_garbage_collector_looks_at_nothing_that_is_there() -> None:
+    """In a process of its own: what is frozen stays so."""
+    code = """
+import gc
+from sluice_server.health import Phase
+from sluice_server.server import keep_what_the_start_made
+for name in ("loading", "warming", "warming", "serving"):
+    keep_what_the_start_made(Phase(name))
+    print(name, gc.get_freeze_count() > 10_000)
+print(len(gc.get_objects()) < 5_000)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines() == ["loading False", "warming True", "warming True", "serving True", "True"]
+
+
 def _json(line: str) -> dict[str, Any]:
     return json.loads(line) if line.startswith("{") else {}
 
