@@ -222,7 +222,11 @@ async def serve(settings: Settings, load: Loader) -> None:
         loop.add_signal_handler(number, stop.set)
     server = Server(settings, load)
     server.engine.lifecycle.watch(keep_what_the_start_made)
-    await server.run(stop)
+    try:
+        await server.run(stop)
+    finally:
+        # Python lets go of everything in the end, and libraries complain of what it does not see.
+        gc.unfreeze()
 
 
 def keep_what_the_start_made(phase: Phase) -> None:

@@ -10,14 +10,14 @@ from sluice.v1 import embeddings_pb2 as pb
 from sluice.v1 import embeddings_pb2_grpc
 
 from sluice_server import __version__, validation
-from sluice_server.errors import InvalidRequestError, SluiceError
+from sluice_server.errors import InvalidRequestError, OverloadedError, SluiceError
 from sluice_server.observability import request_ids
 from sluice_server.observability import scope as scopes
 from sluice_server.observability.observer import RequestObserver
 from sluice_server.postprocess import OutputDtype
 from sluice_server.requests import Priority, TokenRows
 from sluice_server.rpc import status
-from sluice_server.rpc.calls import Context, deadline, ending_with_its_status, is_repeated, set_trailers
+from sluice_server.rpc.calls import Context, deadline, ending_with_its_status, is_repeated, refused, set_trailers
 from sluice_server.rpc.observation import message_of_stream
 from sluice_server.serving import Embedded, EmbeddingService, EmbedOptions
 from sluice_server.tokenizer import Truncation
@@ -55,7 +55,10 @@ class EmbeddingsServicer(embeddings_pb2_grpc.EmbeddingsServicer):
     async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:
         """Embeds every input of one request."""
         async with ending_with_its_status(context):
-            embedded = await self._embed(request, deadline(context), is_repeated=is_repeated(context))
+            try:
+                embedded = await self._embed(request, deadline(context), is_repeated=is_repeated(context))
+            except OverloadedError as error:
+                return refused(context, error, pb.EmbedResponse())
             set_trailers(context, self._service.engine, embedded)
             return _response(request, embedded)
 

@@ -10,9 +10,9 @@ from gpu_inference import inference_pb2_grpc
 from numpy.typing import NDArray
 
 from sluice_server import health
-from sluice_server.errors import InvalidRequestError
+from sluice_server.errors import InvalidRequestError, OverloadedError
 from sluice_server.requests import TokenRows
-from sluice_server.rpc.calls import Context, deadline, ending_with_its_status, is_repeated, set_trailers
+from sluice_server.rpc.calls import Context, deadline, ending_with_its_status, is_repeated, refused, set_trailers
 from sluice_server.serving import EmbeddingService, EmbedOptions
 
 
@@ -28,7 +28,10 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
             rows = decode(request, max_inputs=self._service.limits.max_inputs)
             until = deadline(context, max_wait_ms=request.max_wait_ms)
             options = EmbedOptions(deadline=until, is_repeated=is_repeated(context))
-            embedded = await self._service.embed_ids(rows, options)
+            try:
+                embedded = await self._service.embed_ids(rows, options)
+            except OverloadedError as error:
+                return refused(context, error, pb.InferResponse())
             set_trailers(context, self._service.engine, embedded)
             timings = pb.Timings(
                 queue_wait_ms=embedded.queue_ms, encoding_ms=embedded.compute_ms, total_ms=embedded.total_ms

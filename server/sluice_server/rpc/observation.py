@@ -67,10 +67,13 @@ class ObservingInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg
             context.set_trailing_metadata(((request_ids.HEADER, scope.request_id),))
             code = "OK"
             try:
-                return await behavior(request, context)
+                answer = await behavior(request, context)
             except BaseException as error:
                 code = _code(error, context)
                 raise
+            else:
+                code = _returned(context)
+                return answer
             finally:
                 self._observer.end(scope, code)
 
@@ -113,6 +116,12 @@ def message_of_stream(observer: RequestObserver | None, request_id: str) -> Iter
         raise
     finally:
         observer.end(scope, outcome.code)
+
+
+def _returned(context: Context) -> str:
+    """How a call ended whose handler has returned: a refusal does so, too."""
+    code = context.code()
+    return code.name if isinstance(code, grpc.StatusCode) else "OK"
 
 
 def _code(error: BaseException, context: Context) -> str:
