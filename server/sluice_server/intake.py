@@ -53,10 +53,10 @@ class Intake:
         if isinstance(verdict, Refuse):
             if verdict.reason == "deadline":
                 raise DeadlineTooShortError(verdict.message)
-            earliest_ms = verdict.retry_after_ms
-            if earliest_ms is not None:
-                earliest_ms = self._returns.after_ms(earliest_ms, load.work_ms, priority=priority, now=now)
-            raise OverloadedError(verdict.message, earliest_ms, verdict.reason)
+            retry_after_ms = verdict.retry_after_ms
+            if retry_after_ms is not None:
+                retry_after_ms = self._returns.after_ms(retry_after_ms, load.work_ms, priority=priority, now=now)
+            raise OverloadedError(verdict.message, retry_after_ms, verdict.reason)
         self.reserved_tokens += tokens
         self._counters.admitted_tokens += tokens
 

@@ -65,14 +65,14 @@ class ObservingInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg
         async def call(request: Any, context: Context) -> Any:
             scope = self._observer.begin(api, metadata, getattr(request, "request_id", ""))
             context.set_trailing_metadata(((request_ids.HEADER, scope.request_id),))
-            code = "OK"
             try:
                 answer = await behavior(request, context)
             except BaseException as error:
                 code = _code(error, context)
                 raise
             else:
-                code = _returned(context)
+                # A refusal returns, too.
+                code = _said(context) or "OK"
                 return answer
             finally:
                 self._observer.end(scope, code)
@@ -118,17 +118,17 @@ def message_of_stream(observer: RequestObserver | None, request_id: str) -> Iter
         observer.end(scope, outcome.code)
 
 
-def _returned(context: Context) -> str:
-    """How a call ended whose handler has returned: a refusal does so, too."""
+def _said(context: Context) -> str | None:
+    """The status other than OK that our own code has given the call."""
     code = context.code()
-    return code.name if isinstance(code, grpc.StatusCode) else "OK"
+    return code.name if isinstance(code, grpc.StatusCode) and code is not grpc.StatusCode.OK else None
 
 
 def _code(error: BaseException, context: Context) -> str:
     """How a call ended that did not end well."""
-    code = context.code()
-    if isinstance(code, grpc.StatusCode) and code is not grpc.StatusCode.OK:
-        return code.name
+    said = _said(context)
+    if said is not None:
+        return said
     if isinstance(error, asyncio.CancelledError | GeneratorExit):
         remaining = context.time_remaining()
         return "DEADLINE_EXCEEDED" if remaining is not None and remaining <= 0 else "CANCELLED"
