@@ -23,14 +23,12 @@ def pending(
     deadline: float = NEVER,
     due: Due | None = None,
     priority: Priority = Priority.INTERACTIVE,
-    dimension: int = 2,
 ) -> PendingRequest:
     """One admitted request of rows of these lengths."""
     rows = token_rows(lengths)
     return PendingRequest(
         rows=rows,
         offsets=np.concatenate(([0], np.cumsum(rows.lengths, dtype=np.int64))),
-        result=np.full((len(lengths), dimension), np.nan, dtype=np.float32),
         future=asyncio.Future(loop=_LOOP),
         arrived_at=arrived_at,
         deadline=deadline,

@@ -6,9 +6,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sluice_server.requests import ItemRun, PendingRequest, Priority, RunSlice
+from sluice_server.requests import ItemRun, PendingRequest, Priority, RunSlice, running_total
 
 _NEVER = float("inf")
+
+
+@dataclass(slots=True)
+class Tally:
+    """Of one priority over all buckets."""
+
+    queued_tokens: int = 0
 
 
 @dataclass(slots=True)
@@ -16,10 +23,12 @@ class Lane:
     """Rows of one bucket and one priority, first in, first out.
 
     Attributes:
+        total: Told of every change.
         queued_tokens: Of live rows still queued.
         queued_rows: Live rows still queued.
     """
 
+    total: Tally = field(default_factory=Tally)
     queued_tokens: int = 0
     queued_rows: int = 0
     _runs: deque[ItemRun] = field(default_factory=deque)
@@ -36,17 +45,20 @@ class Lane:
     def append(self, run: ItemRun) -> None:
         """Queues a run behind all others."""
         self._runs.append(run)
-        self.queued_tokens += run.remaining_tokens
-        self.queued_rows += run.remaining_rows
+        self._count(run.remaining_rows, run.remaining_tokens)
 
     def advance(self, run: ItemRun, rows: int) -> int:
         """Takes rows from the front of a run; returns their tokens."""
         end = run.taken + rows
         tokens = int(run.cumulative_tokens[end] - run.cumulative_tokens[run.taken])
         run.taken = end
-        self.queued_tokens -= tokens
-        self.queued_rows -= rows
+        self._count(-rows, -tokens)
         return tokens
+
+    def _count(self, rows: int, tokens: int) -> None:
+        self.queued_rows += rows
+        self.queued_tokens += tokens
+        self.total.queued_tokens += tokens
 
 
 @dataclass(slots=True)
@@ -64,12 +76,14 @@ class Bucket:
     @property
     def queued_tokens(self) -> int:
         """Of live rows still queued."""
-        return sum(lane.queued_tokens for lane in self.lanes)
+        interactive, batch = self.lanes
+        return interactive.queued_tokens + batch.queued_tokens
 
     @property
     def queued_rows(self) -> int:
         """Live rows still queued."""
-        return sum(lane.queued_rows for lane in self.lanes)
+        interactive, batch = self.lanes
+        return interactive.queued_rows + batch.queued_rows
 
     @property
     def due_at(self) -> float:
@@ -106,7 +120,8 @@ class Buckets:
     def __init__(self, boundaries: Sequence[int]) -> None:
         self.interactive_at = -_NEVER
         self._boundaries = np.asarray(boundaries, dtype=np.int64)
-        self._buckets = tuple(Bucket(int(boundary)) for boundary in boundaries)
+        self._totals = tuple(Tally() for _ in Priority)
+        self._buckets = tuple(Bucket(int(boundary), tuple(map(Lane, self._totals))) for boundary in boundaries)
         self._runs: dict[PendingRequest, list[tuple[Lane, ItemRun]]] = {}
 
     @property
@@ -117,11 +132,11 @@ class Buckets:
     @property
     def queued_tokens(self) -> int:
         """Over all buckets."""
-        return sum(bucket.queued_tokens for bucket in self._buckets)
+        return sum(total.queued_tokens for total in self._totals)
 
     def queued_tokens_of(self, priority: Priority) -> int:
         """Over all buckets, of one priority."""
-        return sum(bucket.lanes[priority].queued_tokens for bucket in self._buckets)
+        return self._totals[priority].queued_tokens
 
     def add(self, request: PendingRequest) -> None:
         """Queues every row of the request in the bucket of its length.
@@ -129,11 +144,11 @@ class Buckets:
         A row longer than the last boundary goes to the last bucket: the model's own limit was checked before.
         """
         lengths = request.rows.lengths
-        places = np.minimum(np.searchsorted(self._boundaries, lengths), len(self._buckets) - 1)
+        places = self._boundaries[:-1].searchsorted(lengths)
         runs = []
-        for place in np.unique(places):
-            indices = np.flatnonzero(places == place)
-            cumulative = np.concatenate(([0], np.cumsum(lengths[indices], dtype=np.int64)))
+        for place in sorted(set(places.tolist())):
+            indices = (places == place).nonzero()[0]
+            cumulative = request.offsets if len(indices) == len(places) else running_total(lengths[indices])
             run = ItemRun(request, indices, cumulative)
             lane = self._buckets[place].lanes[request.priority]
             lane.append(run)
@@ -144,7 +159,11 @@ class Buckets:
 
     def forget(self, request: PendingRequest) -> int:
         """Drops what is still queued of a request that ended; returns its tokens."""
-        return sum(lane.advance(run, run.remaining_rows) for lane, run in self._runs.pop(request, ()))
+        tokens = 0
+        for lane, run in self._runs.pop(request, ()):
+            if remaining := run.remaining_rows:
+                tokens += lane.advance(run, remaining)
+        return tokens
 
 
 def _rows_that_fit(run: ItemRun, max_rows: int, max_tokens: int, *, force: bool) -> int:

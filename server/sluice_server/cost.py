@@ -59,6 +59,9 @@ class CostModel:
     fixed_seconds: float = 0.0
     _correction: _DecayedRate = field(default_factory=lambda: _DecayedRate(_SEED_SECONDS, _SEED_SECONDS))
     _rates: dict[int, _DecayedRate] = field(default_factory=dict)
+    # What follows from these: it is asked for hundreds of times between two batches.
+    _seconds_per_token: dict[int, float] = field(default_factory=dict)
+    _tokens_per_second: float = 0.0
 
     def seed(self, measurements: Sequence[Measurement]) -> None:
         """Takes warm-up's timings, so that the estimate is right from the first request."""
@@ -69,6 +72,7 @@ class CostModel:
                 largest = max(timings, key=lambda m: m.tokens)
                 rate = largest.tokens / self._variable(largest.seconds)
                 self._rates[bucket] = _DecayedRate(rate * _SEED_SECONDS, _SEED_SECONDS)
+        self._conclude()
 
     def observe(
         self, tokens_by_bucket: Mapping[int, int], busy_seconds: float, lived_seconds: float | None = None
@@ -94,6 +98,7 @@ class CostModel:
                 self._rates[bucket].observe(tokens, share)
             else:
                 self._rates[bucket] = _DecayedRate(tokens, share)
+        self._conclude()
 
     def seconds(self, tokens: int, bucket: int) -> float | None:
         """Time of so many tokens of a bucket beside the fixed cost; None before anything was measured."""
@@ -115,8 +120,9 @@ class CostModel:
 
         Where a batch's own cost would eat more than a quarter of the time, the batch is made longer instead.
         """
-        rate = self._rate(bucket)
-        return bucket if rate is None else round(self._variable_part(seconds) * rate)
+        if not self._rates:
+            return bucket
+        return round(self._variable_part(seconds) / self._seconds_per_token[bucket])
 
     def full_batch_rate(self, target_seconds: float) -> float | None:
         """Tokens per second of busy time in batches that take so long, over the buckets as they were used.
@@ -125,10 +131,8 @@ class CostModel:
         """
         if not self._rates:
             return None
-        tokens = sum(rate.tokens for rate in self._rates.values())
-        seconds = sum(rate.seconds for rate in self._rates.values())
         variable = self._variable_part(target_seconds)
-        rate = tokens / seconds * variable / (variable + self.fixed_seconds)
+        rate = self._tokens_per_second * variable / (variable + self.fixed_seconds)
         return rate / self._correction.per_second
 
     def full_batch_seconds(self, target_seconds: float) -> float:
@@ -145,14 +149,15 @@ class CostModel:
         return self.fixed_seconds + sum(self._tokens_seconds(t, b) or 0.0 for b, t in tokens_by_bucket.items())
 
     def _tokens_seconds(self, tokens: int, bucket: int) -> float | None:
-        rate = self._rate(bucket)
-        return None if rate is None else tokens / rate
+        return tokens * self._seconds_per_token[bucket] if self._rates else None
 
-    def _rate(self, bucket: int) -> float | None:
-        """Of the bucket, or of the nearest one that was measured."""
-        if not self._rates:
-            return None
-        return self._rates[min(self._rates, key=lambda known: abs(known - bucket))].per_second
+    def _conclude(self) -> None:
+        """A bucket that was not measured is as fast as the nearest one that was."""
+        for bucket in self.boundaries if self._rates else ():
+            nearest = self._rates[min(self._rates, key=lambda known: abs(known - bucket))]
+            self._seconds_per_token[bucket] = 1 / nearest.per_second
+        seconds = sum(rate.seconds for rate in self._rates.values())
+        self._tokens_per_second = sum(rate.tokens for rate in self._rates.values()) / seconds if seconds else 0.0
 
     def _variable(self, seconds: float) -> float:
         """A batch's time without its fixed part; at least a tenth of it is never taken for fixed."""

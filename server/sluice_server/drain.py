@@ -30,10 +30,12 @@ def drain_seconds(
         priorities: Whose queued work counts.
     """
     seconds, batches = flight.remaining_seconds(now), 0.0
-    company = in_company(buckets, now)
+    company, waiting = in_company(buckets, now), buckets.waiting
     for priority in priorities:
+        if not buckets.queued_tokens_of(priority):
+            continue
         backlog = backlog_tokens(buckets, now, priority)
-        for bucket in buckets.waiting:
+        for bucket in waiting:
             tokens = bucket.lanes[priority].queued_tokens
             if tokens:
                 together = backlog if limits.mixes_buckets else min(backlog, bucket.queued_rows * bucket.max_tokens)

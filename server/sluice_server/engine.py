@@ -151,12 +151,15 @@ class Engine:
             SluiceError: The batch or the server failed.
         """
         request = self._enqueue(rows, priority, deadline)
+        expiry = None
+        if deadline != float("inf"):
+            late = DeadlineExceededError(_LATE)
+            expiry = asyncio.get_running_loop().call_at(deadline, notifier.fail, request, late)
         try:
-            async with asyncio.timeout_at(None if deadline == float("inf") else deadline):
-                await request.future
-        except TimeoutError:
-            raise DeadlineExceededError(_LATE) from None
+            await request.future
         finally:
+            if expiry is not None:
+                expiry.cancel()
             self._forget(request)
         now = self._clock()
         self._intake.note_latency(now, 1000 * (now - request.arrived_at))
@@ -189,6 +192,10 @@ class Engine:
                 busy_seconds=result.busy_seconds,
             )
         self._turn()
+        # Estimated once for all who are answered now.
+        drain_ms = self.drain_ms()
+        for part in done.plan.slices:
+            part.request.drain_ms = drain_ms
         self._note_idle()
 
     # --- what it says of itself -----------------------------------------------------------------
@@ -247,18 +254,17 @@ class Engine:
 
     def _enqueue(self, rows: TokenRows, priority: Priority, deadline: float) -> PendingRequest:
         limits = self._estimates.limits
-        assert self.info is not None and limits is not None, "rows are reserved, so the gate is open"  # noqa: PT018
-        count, now = len(rows.lengths), self._clock()
+        assert limits is not None, "rows are reserved, so the gate is open"
+        now = self._clock()
         request = PendingRequest(
             rows=rows,
-            offsets=np.concatenate(([0], np.cumsum(rows.lengths, dtype=np.int64))),
-            result=np.empty((count, self.info.dimension), dtype=np.float32),
+            offsets=rows.offsets(),
             future=asyncio.get_running_loop().create_future(),
             arrived_at=now,
             deadline=deadline,
             due=due(limits, self._estimates.service_rate(), arrived_at=now, deadline=deadline, priority=priority),
             priority=priority,
-            unfinished_rows=count,
+            unfinished_rows=len(rows.lengths),
         )
         self._pending.add(request)
         self._buckets.add(request)

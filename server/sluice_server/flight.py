@@ -30,8 +30,13 @@ class Underway:
 
 @dataclass(slots=True)
 class Flight:
-    """Batches in the order in which the device computes them."""
+    """Batches in the order in which the device computes them.
 
+    Attributes:
+        tokens: Of all batches at the device.
+    """
+
+    tokens: int = 0
     _batches: dict[int, Underway] = field(default_factory=dict)
     _running_since: float | None = None
 
@@ -43,17 +48,14 @@ class Flight:
         if not self._batches:
             self._running_since = now
         self._batches[number] = batch
+        self.tokens += batch.plan.tokens
 
     def pop(self, number: int, now: float) -> Underway:
         """The batch is done; the next one, if there is one, runs now."""
         done = self._batches.pop(number)
+        self.tokens -= done.plan.tokens
         self._running_since = now if self._batches else None
         return done
-
-    @property
-    def tokens(self) -> int:
-        """Of all batches at the device."""
-        return sum(one.plan.tokens for one in self._batches.values())
 
     def running_seconds(self, now: float) -> float:
         """How long the first batch has been computed; 0 where there is none."""
@@ -71,10 +73,11 @@ class Flight:
 
     def remaining_seconds(self, now: float) -> float:
         """Until all of them are done, as far as the cost model foresees it."""
-        expected = [one.expected_seconds for one in self._batches.values()]
-        if not expected:
-            return 0.0
-        return max(0.0, expected[0] - self.running_seconds(now)) + sum(expected[1:])
+        seconds, elapsed = 0.0, self.running_seconds(now)
+        for one in self._batches.values():
+            seconds += max(0.0, one.expected_seconds - elapsed)
+            elapsed = 0.0
+        return seconds
 
 
 def tokens_by_bucket(plan: BatchPlan) -> dict[int, int]:

@@ -18,6 +18,13 @@ class Priority(IntEnum):
     BATCH = 1
 
 
+def running_total(lengths: NDArray[np.integer]) -> NDArray[np.int64]:
+    """int64 (n + 1,): the tokens of the first i rows; starts with 0."""
+    total = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.add.accumulate(lengths, out=total[1:])
+    return total
+
+
 @dataclass(frozen=True, slots=True)
 class TokenRows:
     """Inputs of one request, ragged.
@@ -34,6 +41,10 @@ class TokenRows:
     def total_tokens(self) -> int:
         """Over all rows."""
         return int(self.token_ids.size)
+
+    def offsets(self) -> NDArray[np.int64]:
+        """int64 (n + 1,): row i is token_ids[offsets[i]:offsets[i + 1]]."""
+        return running_total(self.lengths)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +66,34 @@ class Due:
         return min(self.latest_at, self.first_at + tokens * self.seconds_per_token)
 
 
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """Embeddings of rows.
+
+    Attributes:
+        pooled: float32 (n, dimension).
+        unit: The same rows at unit length.
+    """
+
+    pooled: NDArray[np.float32]
+    unit: NDArray[np.float32]
+
+    @classmethod
+    def empty_like(cls, batch: "Computed", rows: int) -> "Computed":
+        """Room for rows of the same dimension."""
+        shape = (rows, batch.pooled.shape[1])
+        return cls(np.empty(shape, np.float32), np.empty(shape, np.float32))
+
+    def rows(self, start: int, end: int) -> "Computed":
+        """Some rows, without a copy."""
+        return Computed(self.pooled[start:end], self.unit[start:end])
+
+    def put(self, indices: NDArray[np.int64], rows: "Computed") -> None:
+        """Copies rows to their places."""
+        self.pooled[indices] = rows.pooled
+        self.unit[indices] = rows.unit
+
+
 @dataclass(slots=True, eq=False)
 class PendingRequest:
     """One admitted request while it waits and is computed. Only the event loop changes it.
@@ -62,28 +101,30 @@ class PendingRequest:
     Attributes:
         rows: Its inputs.
         offsets: int64 (n + 1,): row i is token_ids[offsets[i]:offsets[i + 1]].
-        result: float32 (n, dimension); each batch writes the rows that it computed.
         future: Completed once, with None or with the error.
         arrived_at: On the server's clock, in seconds.
         deadline: On the same clock; infinity where the caller set none.
         due: When its rows should be done.
         priority: Of the whole request.
-        unfinished_rows: Rows whose embedding is not yet in the result.
+        unfinished_rows: Rows that are not computed yet.
+        result: What was computed; None before its first batch is done.
         first_started_at: When its first row went to the device.
         compute_seconds: Device time of the batches that held its rows.
+        drain_ms: Of what was still queued when its last batch was done; None while unknown.
     """
 
     rows: TokenRows
     offsets: NDArray[np.int64]
-    result: NDArray[np.float32]
     future: "asyncio.Future[None]"
     arrived_at: float
     deadline: float
     due: Due
     priority: Priority
     unfinished_rows: int
+    result: "Computed | None" = None
     first_started_at: float | None = None
     compute_seconds: float = 0.0
+    drain_ms: float | None = None
 
     @property
     def is_over(self) -> bool:

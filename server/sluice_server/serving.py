@@ -54,6 +54,7 @@ class Embedded:
     Attributes:
         embeddings: (n, dimensions), contiguous, in the type that was asked for.
         tokens_used: Computed for this request, padding excluded.
+        drain_ms: Of what was queued when it was answered; None while unknown.
         truncated: Positions of the inputs that were cut.
     """
 
@@ -63,6 +64,7 @@ class Embedded:
     queue_ms: float
     compute_ms: float
     total_ms: float
+    drain_ms: float | None
     truncated: Sequence[int] = field(default=())
 
 
@@ -186,6 +188,7 @@ def _answer(
     tokenize_ms: float,
     truncated: Sequence[int] = (),
 ) -> Embedded:
+    assert request.result is not None, "the request was computed"
     embeddings = postprocess.finish(
         request.result, dimensions=options.dimensions, normalize=options.normalize, dtype=options.dtype
     )
@@ -197,5 +200,6 @@ def _answer(
         queue_ms=max(0.0, 1000 * (first_started_at - request.arrived_at)),
         compute_ms=1000 * request.compute_seconds,
         total_ms=1000 * (time.perf_counter() - started),
+        drain_ms=request.drain_ms,
         truncated=truncated,
     )

@@ -30,22 +30,23 @@ def check_rows(rows: TokenRows, limits: RequestLimits, *, vocab_size: int, max_t
         InputTooLongError: A row longer than the model's positions.
     """
     check_input_count(len(rows.lengths), limits)
-    shortest, longest = int(rows.lengths.min()), int(rows.lengths.max())
+    lengths = rows.lengths.tolist()
+    shortest, longest, total = min(lengths), max(lengths), sum(lengths)
     if shortest < 1:
-        raise InvalidRequestError(f"input {int(rows.lengths.argmin())} has {shortest} tokens; expected at least 1")
+        raise InvalidRequestError(f"input {lengths.index(shortest)} has {shortest} tokens; expected at least 1")
     if longest > max_tokens_per_row:
         raise InputTooLongError(
-            f"input {int(rows.lengths.argmax())} has {longest} tokens; the model takes {max_tokens_per_row}"
+            f"input {lengths.index(longest)} has {longest} tokens; the model takes {max_tokens_per_row}"
         )
-    total = int(rows.lengths.sum(dtype=np.int64))
     if total != rows.total_tokens:
         raise InvalidRequestError(
             f"the lengths sum to {total}, but {rows.total_tokens} token ids came; expected as many"
         )
     if total > limits.max_tokens:
         raise InvalidRequestError(f"{total} tokens in one request; expected at most {limits.max_tokens}")
-    lowest, highest = int(rows.token_ids.min()), int(rows.token_ids.max())
-    if lowest < 0 or highest >= vocab_size:
+    # As unsigned numbers, those below zero are above all others.
+    if np.maximum.reduce(rows.token_ids.view(np.uint32)) >= vocab_size:
+        lowest, highest = rows.token_ids.min(), rows.token_ids.max()
         raise InvalidRequestError(
             f"token id {lowest if lowest < 0 else highest} is not in the vocabulary; expected 0 to {vocab_size - 1}"
         )

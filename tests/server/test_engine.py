@@ -106,6 +106,12 @@ def ask(engine: Engine, lengths: list[int], *, deadline: float = NEVER) -> async
     return asyncio.create_task(call())
 
 
+def pooled(request: PendingRequest) -> list[list[float]]:
+    assert request.result is not None
+    rows: list[list[float]] = request.result.pooled.tolist()
+    return rows
+
+
 async def turn(times: int = 3) -> None:
     for _ in range(times):
         await asyncio.sleep(0)
@@ -117,8 +123,8 @@ async def test_requests_of_one_moment_share_a_batch_and_each_gets_its_own_rows(s
     await turn()
     assert len(device.waiting) == 1
     device.answer()
-    assert (await first).result.tolist() == [[5, 3], [8, 20]]
-    assert (await second).result.tolist() == [[5, 4]]
+    assert pooled(await first) == [[5, 3], [8, 20]]
+    assert pooled(await second) == [[5, 4]]
 
 
 async def test_a_request_larger_than_a_batch_is_put_together_again_in_order(serving: tuple[Engine, Device]) -> None:
@@ -133,7 +139,7 @@ async def test_a_request_larger_than_a_batch_is_put_together_again_in_order(serv
         batches += 1
     assert batches > 5, "none is longer than 800 tokens"
     starts = 5 + np.cumsum([0, *lengths[:-1]])
-    assert (await asked).result.tolist() == [[float(s), float(n)] for s, n in zip(starts, lengths, strict=True)]
+    assert pooled(await asked) == [[float(s), float(n)] for s, n in zip(starts, lengths, strict=True)]
 
 
 async def test_a_batch_that_holds_rows_of_two_buckets_is_lived_through_once(serving: tuple[Engine, Device]) -> None:
@@ -286,7 +292,7 @@ async def test_a_failed_batch_fails_its_own_callers_only(serving: tuple[Engine, 
     device.answer()
     with pytest.raises(BatchFailedError):
         await doomed
-    assert (await fine).result.shape == (4, 2)
+    assert len(pooled(await fine)) == 4
 
 
 async def test_the_drain_estimate_is_what_the_device_needs(serving: tuple[Engine, Device]) -> None:

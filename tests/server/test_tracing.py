@@ -45,6 +45,7 @@ def embedded() -> Embedded:
         queue_ms=20,
         compute_ms=8,
         total_ms=30,
+        drain_ms=None,
         truncated=[1],
     )
 

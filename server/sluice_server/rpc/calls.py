@@ -1,16 +1,16 @@
-"""What every call shares: its deadline, its trailers, and how a domain error ends it."""
+"""What every call shares: its deadline, its trailers, and how an error ends it."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 
-from sluice_server.engine import Engine
-from sluice_server.errors import OverloadedError, SluiceError
+from sluice_server.errors import SluiceError
 from sluice_server.rpc import status
+from sluice_server.rpc.handlers import Handler, behavior, with_behavior
 from sluice_server.serving import NO_DEADLINE, Embedded
 
 logger = logging.getLogger(__name__)
@@ -19,7 +19,6 @@ logger = logging.getLogger(__name__)
 _REPEATED = ("sluice-refusals", "grpc-previous-rpc-attempts")
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Response = TypeVar("Response")
 
 
 def deadline(context: Context, *, max_wait_ms: int = 0) -> float:
@@ -34,37 +33,32 @@ def is_repeated(context: Context) -> bool:
     return any(key in _REPEATED and value not in {"", "0"} for key, value in context.invocation_metadata() or ())
 
 
-@asynccontextmanager
-async def ending_with_its_status(context: Context) -> AsyncIterator[None]:
-    """Ends the call with the status of a domain error; anything else is our fault, logged, and INTERNAL."""
-    try:
-        yield
-    except SluiceError as error:
-        await context.abort(status.grpc_code(error), status.message(error), _trailers(context, *status.trailers(error)))
-    except (asyncio.CancelledError, grpc.aio.AbortError):
-        raise
-    except Exception:
-        logger.exception("a request failed in the server's own code")
-        message = "the server failed on this request; its log has the cause"
-        await context.abort(grpc.StatusCode.INTERNAL, message, _trailers(context))
+def ending_with_its_status(handler: Handler) -> Handler:
+    """The same method; a domain error ends a call with its status, anything else is our fault, logged, and INTERNAL."""
+    inner: Any = behavior(handler)
+
+    async def call(request: Any, context: Context) -> Any:
+        try:
+            return await inner(request, context)
+        except Exception as error:  # noqa: BLE001 - it is told or logged
+            await _end(context, error)
+
+    async def call_stream(requests: Any, context: Context) -> AsyncIterator[Any]:
+        try:
+            async for response in inner(requests, context):
+                yield response
+        except Exception as error:  # noqa: BLE001 - it is told or logged
+            await _end(context, error)
+
+    return with_behavior(handler, call_stream if handler.response_streaming else call)
 
 
-def refused(context: Context, error: OverloadedError, nothing: Response) -> Response:
-    """Ends a unary call with the refusal's status once it returns what this returns, which gRPC does not send.
-
-    There are hundreds of them a second when it matters, and an exception through all of gRPC's layers costs more.
-    """
-    context.set_trailing_metadata(_trailers(context, *status.trailers(error)))
-    context.set_details(status.message(error))
-    context.set_code(status.grpc_code(error))
-    return nothing
-
-
-def set_trailers(context: Context, engine: Engine, embedded: Embedded) -> None:
-    """What a client may want to know beside the answer: the queue it met, and what its request cost."""
-    drain_ms = engine.drain_ms()
-    context.set_trailing_metadata(_trailers(
-        context,
+def set_trailers(context: Context, embedded: Embedded) -> None:
+    """What a client may want to know beside the answer: the queue behind it, and what its request cost."""
+    drain_ms = embedded.drain_ms
+    context.set_trailing_metadata((
+        # What was set before stays: the request's id.
+        *context.trailing_metadata(),
         *((("sluice-drain-ms", f"{drain_ms:.0f}"),) if drain_ms is not None else ()),
         ("sluice-queue-ms", f"{embedded.queue_ms:.1f}"),
         ("sluice-compute-ms", f"{embedded.compute_ms:.1f}"),
@@ -73,6 +67,19 @@ def set_trailers(context: Context, engine: Engine, embedded: Embedded) -> None:
     ))  # fmt: skip
 
 
-def _trailers(context: Context, *more: tuple[str, str | bytes]) -> status.Trailers:
-    """What was set before stays: the request's id."""
-    return (*context.trailing_metadata(), *more)
+async def _end(context: Context, error: Exception) -> None:
+    """Sends the call's status.
+
+    gRPC sends nothing but the status on abort, and only then do its own clients retry by policy; a method that returns
+    with its status set sends an empty message before it. The exception that abort raises ends here, and gRPC raises it
+    anew where it ends the call: hundreds of times a second, it is dear to send it through everything in between.
+    """
+    if isinstance(error, grpc.aio.AbortError):
+        raise error
+    if isinstance(error, SluiceError):
+        code, details, more = status.grpc_code(error), status.message(error), status.trailers(error)
+    else:
+        logger.error("a request failed in the server's own code", exc_info=error)
+        code, details, more = grpc.StatusCode.INTERNAL, "the server failed on this request; its log has the cause", ()
+    with contextlib.suppress(grpc.aio.AbortError):
+        await context.abort(code, details, (*context.trailing_metadata(), *more))

@@ -10,14 +10,14 @@ from sluice.v1 import embeddings_pb2 as pb
 from sluice.v1 import embeddings_pb2_grpc
 
 from sluice_server import __version__, validation
-from sluice_server.errors import InvalidRequestError, OverloadedError, SluiceError
+from sluice_server.errors import InvalidRequestError, SluiceError
 from sluice_server.observability import request_ids
 from sluice_server.observability import scope as scopes
 from sluice_server.observability.observer import RequestObserver
 from sluice_server.postprocess import OutputDtype
 from sluice_server.requests import Priority, TokenRows
 from sluice_server.rpc import status
-from sluice_server.rpc.calls import Context, deadline, ending_with_its_status, is_repeated, refused, set_trailers
+from sluice_server.rpc.calls import Context, deadline, is_repeated, set_trailers
 from sluice_server.rpc.observation import message_of_stream
 from sluice_server.serving import Embedded, EmbeddingService, EmbedOptions
 from sluice_server.tokenizer import Truncation
@@ -54,28 +54,23 @@ class EmbeddingsServicer(embeddings_pb2_grpc.EmbeddingsServicer):
 
     async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:
         """Embeds every input of one request."""
-        async with ending_with_its_status(context):
-            try:
-                embedded = await self._embed(request, deadline(context), is_repeated=is_repeated(context))
-            except OverloadedError as error:
-                return refused(context, error, pb.EmbedResponse())
-            set_trailers(context, self._service.engine, embedded)
-            return _response(request, embedded)
+        embedded = await self._embed(request, deadline(context), is_repeated=is_repeated(context))
+        set_trailers(context, embedded)
+        return _response(request, embedded)
 
     async def EmbedStream(
         self, requests: AsyncIterator[pb.EmbedRequest], context: Context
     ) -> AsyncIterator[pb.EmbedStreamResponse]:
         """Answers each request as it is done; a refused request fails alone, and the stream goes on."""
-        async with ending_with_its_status(context):
-            stream = _Stream(deadline(context))
-            reader = asyncio.create_task(self._read_stream(requests, stream))
-            try:
-                while (answer := await stream.answers.get()) is not None:
-                    yield answer
-                    stream.window.release()
-                await reader
-            finally:
-                reader.cancel()
+        stream = _Stream(deadline(context))
+        reader = asyncio.create_task(self._read_stream(requests, stream))
+        try:
+            while (answer := await stream.answers.get()) is not None:
+                yield answer
+                stream.window.release()
+            await reader
+        finally:
+            reader.cancel()
 
     async def GetInfo(self, request: pb.GetInfoRequest, context: Context) -> pb.GetInfoResponse:  # noqa: ARG002
         """What is served and what a request may hold; zeros until the model is loaded."""

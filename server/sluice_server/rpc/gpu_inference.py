@@ -10,9 +10,9 @@ from gpu_inference import inference_pb2_grpc
 from numpy.typing import NDArray
 
 from sluice_server import health
-from sluice_server.errors import InvalidRequestError, OverloadedError
+from sluice_server.errors import InvalidRequestError
 from sluice_server.requests import TokenRows
-from sluice_server.rpc.calls import Context, deadline, ending_with_its_status, is_repeated, refused, set_trailers
+from sluice_server.rpc.calls import Context, deadline, is_repeated, set_trailers
 from sluice_server.serving import EmbeddingService, EmbedOptions
 
 
@@ -24,29 +24,24 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
 
     async def Infer(self, request: pb.InferRequest, context: Context) -> pb.InferResponse:
         """Embeds every row; the attention mask says which of its positions count."""
-        async with ending_with_its_status(context):
-            rows = decode(request, max_inputs=self._service.limits.max_inputs)
-            until = deadline(context, max_wait_ms=request.max_wait_ms)
-            options = EmbedOptions(deadline=until, is_repeated=is_repeated(context))
-            try:
-                embedded = await self._service.embed_ids(rows, options)
-            except OverloadedError as error:
-                return refused(context, error, pb.InferResponse())
-            set_trailers(context, self._service.engine, embedded)
-            timings = pb.Timings(
-                queue_wait_ms=embedded.queue_ms, encoding_ms=embedded.compute_ms, total_ms=embedded.total_ms
-            )
-            response = pb.InferResponse(
-                request_id=request.request_id,
-                status=pb.COMPLETED,
-                timings=timings,
-                embeddings_bytes=embedded.embeddings.tobytes(),
-                embedding_dim=embedded.embeddings.shape[1],
-            )
-            if not request.input_ids_bytes:
-                # A caller of the older form reads the older form.
-                response.embeddings.extend(pb.EmbeddingRow(values=row) for row in embedded.embeddings)
-            return response
+        rows = decode(request, max_inputs=self._service.limits.max_inputs)
+        until = deadline(context, max_wait_ms=request.max_wait_ms)
+        embedded = await self._service.embed_ids(rows, EmbedOptions(deadline=until, is_repeated=is_repeated(context)))
+        set_trailers(context, embedded)
+        timings = pb.Timings(
+            queue_wait_ms=embedded.queue_ms, encoding_ms=embedded.compute_ms, total_ms=embedded.total_ms
+        )
+        response = pb.InferResponse(
+            request_id=request.request_id,
+            status=pb.COMPLETED,
+            timings=timings,
+            embeddings_bytes=embedded.embeddings.tobytes(),
+            embedding_dim=embedded.embeddings.shape[1],
+        )
+        if not request.input_ids_bytes:
+            # A caller of the older form reads the older form.
+            response.embeddings.extend(pb.EmbeddingRow(values=row) for row in embedded.embeddings)
+        return response
 
     async def HealthCheck(self, request: pb.HealthRequest, context: Context) -> pb.HealthResponse:  # noqa: ARG002
         """The first values of /health; what is not known yet is 0 here, as the message has no null."""

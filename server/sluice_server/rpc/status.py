@@ -28,6 +28,8 @@ _JITTER = (0.75, 1.25)
 # A caller's own words may stand in a message, and gRPC refuses trailers of more than 8 KiB.
 _MESSAGE_CHARACTERS = 400
 
+_RETRY_INFO = f"type.googleapis.com/{error_details_pb2.RetryInfo.DESCRIPTOR.full_name}"
+
 Trailers = tuple[tuple[str, str | bytes], ...]
 
 
@@ -60,9 +62,8 @@ def trailers(error: errors.SluiceError) -> Trailers:
     wait_ms = retry_after_ms(error)
     if wait_ms is None:
         return ()
-    info = error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration())
-    info.retry_delay.FromMilliseconds(wait_ms)
-    detail = any_pb2.Any()
-    detail.Pack(info)
+    delay = duration_pb2.Duration(seconds=wait_ms // 1000, nanos=wait_ms % 1000 * 1_000_000)
+    info = error_details_pb2.RetryInfo(retry_delay=delay)
+    detail = any_pb2.Any(type_url=_RETRY_INFO, value=info.SerializeToString())
     status = status_pb2.Status(code=grpc_code(error).value[0], message=message(error), details=[detail])
     return (("grpc-retry-pushback-ms", str(wait_ms)), ("grpc-status-details-bin", status.SerializeToString()))
