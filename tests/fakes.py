@@ -28,7 +28,7 @@ def pending(
     rows = token_rows(lengths)
     return PendingRequest(
         rows=rows,
-        offsets=np.concatenate(([0], np.cumsum(rows.lengths, dtype=np.int64))),
+        offsets=rows.offsets(),
         future=asyncio.Future(loop=_LOOP),
         arrived_at=arrived_at,
         deadline=deadline,

@@ -119,7 +119,8 @@ class Buckets:
 
     def __init__(self, boundaries: Sequence[int]) -> None:
         self.interactive_at = -_NEVER
-        self._boundaries = np.asarray(boundaries, dtype=np.int64)
+        # But the last one: what is behind it is in its bucket, too.
+        self._boundaries = np.asarray(boundaries[:-1], dtype=np.int64)
         self._totals = tuple(Tally() for _ in Priority)
         self._buckets = tuple(Bucket(int(boundary), tuple(map(Lane, self._totals))) for boundary in boundaries)
         self._runs: dict[PendingRequest, list[tuple[Lane, ItemRun]]] = {}
@@ -144,7 +145,7 @@ class Buckets:
         A row longer than the last boundary goes to the last bucket: the model's own limit was checked before.
         """
         lengths = request.rows.lengths
-        places = self._boundaries[:-1].searchsorted(lengths)
+        places = self._boundaries.searchsorted(lengths)
         runs = []
         for place in sorted(set(places.tolist())):
             indices = (places == place).nonzero()[0]
