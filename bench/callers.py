@@ -1,16 +1,19 @@
 """How each server is asked: one request in, its fate out. Answers are not parsed; what is needed stands in trailers."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import aiohttp
 import grpc
 
+from bench.http2 import Call, Http2Connection, LostConnectionError, Trailers
+
 _CONNECTIONS = 4
 _SLUICE = "/sluice.v1.Embeddings/Embed"
 _CORAL = "/gpu_inference.InferenceService/Infer"
+_CODES = {str(code.value[0]): code.name for code in grpc.StatusCode}
 _HTTP_CODES = {200: "OK", 429: "RESOURCE_EXHAUSTED", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED"}
 
 
@@ -62,28 +65,51 @@ class GrpcCaller:
     """Unary calls of bytes over a few connections."""
 
     def __init__(self, target: str, method: str) -> None:
-        # Options that differ keep gRPC from sharing one connection.
-        self._channels = [
-            grpc.aio.insecure_channel(target, options=[("bench.connection", place)]) for place in range(_CONNECTIONS)
-        ]
-        self._calls = [channel.unary_unary(method, None, None) for channel in self._channels]
+        self._target, self._method = target, method
+        self._connections: dict[int, Http2Connection] = {}
+        self._connecting = asyncio.Lock()
 
     async def ask(
         self, request: Request, place: int, *, timeout_seconds: float, leave_after_seconds: float | None = None
     ) -> Reply:
         """See Caller."""
-        stub = self._calls[place % len(self._calls)]
-        calls = [stub(message, timeout=timeout_seconds) for message in request.messages]
-        if leave_after_seconds is not None:
-            for call in calls:
-                asyncio.get_running_loop().call_later(leave_after_seconds, call.cancel)
-        replies = [await _reply(call) for call in calls]
+        connection = await self._connection(place % _CONNECTIONS)
+        calls = [connection.ask(message, timeout_seconds) for message in request.messages]
+        patience = timeout_seconds if leave_after_seconds is None else leave_after_seconds
+        code = "DEADLINE_EXCEEDED" if leave_after_seconds is None else "CANCELLED"
+        loop = asyncio.get_running_loop()
+        given_up = loop.call_later(patience, _give_up, connection, calls)
+        try:
+            replies = [_reply(one) for one in await _all_of(calls)]
+        except asyncio.CancelledError:
+            if loop.time() < given_up.when():
+                raise
+            return Reply(code)
+        except LostConnectionError:
+            return Reply("UNAVAILABLE")
+        finally:
+            given_up.cancel()
         return next((reply for reply in replies if reply.code != "OK"), replies[0])
 
     async def close(self) -> None:
         """See Caller."""
-        for channel in self._channels:
-            await channel.close(grace=None)
+        for connection in self._connections.values():
+            connection.close()
+
+    async def _connection(self, place: int) -> Http2Connection:
+        """A new one where there is none yet, or the server has said that it ends the one that was."""
+        connection = self._connections.get(place)
+        if connection is not None and connection.usable:
+            return connection
+        async with self._connecting:
+            connection = self._connections.get(place)
+            if connection is None or not connection.usable:
+                host, port = self._target.rsplit(":", 1)
+                _, connection = await asyncio.get_running_loop().create_connection(
+                    lambda: Http2Connection(self._target, self._method), host, int(port)
+                )
+                self._connections[place] = connection
+            return connection
 
 
 class HttpCaller:
@@ -126,18 +152,29 @@ def coral(target: str) -> Caller:
     return GrpcCaller(target, _CORAL)
 
 
-async def _reply(call: Any) -> Reply:
-    code = (await call.code()).name
-    trailers = {} if code == "CANCELLED" else dict(await call.trailing_metadata() or ())
+async def _all_of(calls: Sequence[Call]) -> Sequence[Trailers]:
+    """One call, the usual number, needs no more than its own future."""
+    if len(calls) == 1:
+        return [await calls[0][1]]
+    return await asyncio.gather(*(trailers for _, trailers in calls))
+
+
+def _give_up(connection: Http2Connection, calls: Sequence[Call]) -> None:
+    for stream, trailers in calls:
+        connection.leave(stream)
+        trailers.cancel()
+
+
+def _reply(trailers: Trailers) -> Reply:
     queue, compute = _number(trailers, "sluice-queue-ms"), _number(trailers, "sluice-compute-ms")
     return Reply(
-        code,
+        _CODES.get(trailers.get("grpc-status", ""), "UNKNOWN"),
         _number(trailers, "sluice-drain-ms"),
         None if queue is None or compute is None else queue + compute,
         _number(trailers, "grpc-retry-pushback-ms"),
     )
 
 
-def _number(trailers: Mapping[str, Any], name: str) -> float | None:
+def _number(trailers: Trailers, name: str) -> float | None:
     value = trailers.get(name)
     return None if value is None else float(value)
