@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -19,6 +20,15 @@ logger = logging.getLogger(__name__)
 _REPEATED = ("sluice-refusals", "grpc-previous-rpc-attempts")
 
 Context = grpc.aio.ServicerContext[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How a call ends that failed."""
+
+    code: grpc.StatusCode
+    details: str
+    trailers: status.Trailers = ()
 
 
 def deadline(context: Context, *, max_wait_ms: int = 0) -> float:
@@ -40,15 +50,24 @@ def ending_with_its_status(handler: Handler) -> Handler:
     async def call(request: Any, context: Context) -> Any:
         try:
             return await inner(request, context)
+        except grpc.aio.AbortError:
+            raise
         except Exception as error:  # noqa: BLE001 - it is told or logged
-            await _end(context, error)
+            end = _end_of(error)
+        await _abort(context, end)
+        return None
 
     async def call_stream(requests: Any, context: Context) -> AsyncIterator[Any]:
         try:
             async for response in inner(requests, context):
                 yield response
+        except grpc.aio.AbortError:
+            raise
         except Exception as error:  # noqa: BLE001 - it is told or logged
-            await _end(context, error)
+            end = _end_of(error)
+        else:
+            return
+        await _abort(context, end)
 
     return with_behavior(handler, call_stream if handler.response_streaming else call)
 
@@ -67,19 +86,21 @@ def set_trailers(context: Context, embedded: Embedded) -> None:
     ))  # fmt: skip
 
 
-async def _end(context: Context, error: Exception) -> None:
-    """Sends the call's status.
+def _end_of(error: Exception) -> _End:
+    """What the caller is told of an error; one that is not the domain's is logged."""
+    if isinstance(error, SluiceError):
+        return _End(status.grpc_code(error), status.message(error), status.trailers(error))
+    logger.error("a request failed in the server's own code", exc_info=error)
+    return _End(grpc.StatusCode.INTERNAL, "the server failed on this request; its log has the cause")
+
+
+async def _abort(context: Context, end: _End) -> None:
+    """Sends the call's status; called when the error that led to it is gone.
 
     gRPC sends nothing but the status on abort, and only then do its own clients retry by policy; a method that returns
     with its status set sends an empty message before it. The exception that abort raises ends here, and gRPC raises it
-    anew where it ends the call: hundreds of times a second, it is dear to send it through everything in between.
+    anew where it ends the call: hundreds of times a second, it is dear to send it through everything in between. gRPC
+    keeps it in a cycle; raised beside the error, it would keep that, and every frame that it came through, too.
     """
-    if isinstance(error, grpc.aio.AbortError):
-        raise error
-    if isinstance(error, SluiceError):
-        code, details, more = status.grpc_code(error), status.message(error), status.trailers(error)
-    else:
-        logger.error("a request failed in the server's own code", exc_info=error)
-        code, details, more = grpc.StatusCode.INTERNAL, "the server failed on this request; its log has the cause", ()
     with contextlib.suppress(grpc.aio.AbortError):
-        await context.abort(code, details, (*context.trailing_metadata(), *more))
+        await context.abort(end.code, end.details, (*context.trailing_metadata(), *end.trailers))
