@@ -144,12 +144,14 @@ def _seed(waiting: list[Bucket], limits: BatchLimits, cost: CostModel, now: floa
 def _fill(buckets: list[Bucket], rows: int, budget: int, reason: str) -> BatchPlan:
     """Rows of these buckets, the earliest due first, until nothing more fits."""
     slices: list[RunSlice] = []
-    while buckets and rows > 0 and budget > 0:
-        bucket = min(buckets, key=lambda one: one.due_at)
-        taken = bucket.take(max_rows=rows, max_tokens=budget, force=not slices)
+    due_at = [bucket.due_at for bucket in buckets]
+    while rows > 0 and budget > 0 and (earliest := min(due_at)) < _NEVER:
+        place = due_at.index(earliest)
+        taken = buckets[place].take(max_rows=rows, max_tokens=budget, force=not slices)
         if taken is None:
-            buckets = [one for one in buckets if one is not bucket]
+            due_at[place] = _NEVER
             continue
+        due_at[place] = buckets[place].due_at
         slices.append(taken)
         rows -= len(taken.indices)
         budget -= taken.tokens
