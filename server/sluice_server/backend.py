@@ -1,7 +1,8 @@
 """The seam between the pipeline and the model: plain numpy on both sides, no torch in the signatures."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,7 +87,10 @@ class Backend(Protocol):
 
     @property
     def execution(self) -> str:
-        """`eager` (as loaded), `compiled`, `native` or `native-int8`; it may become one of the latter at any time."""
+        """`eager` (as loaded), `compiled`, `native`, `native-int8`, or on a GPU `graphs`; `-fp8` behind it in fp8.
+
+        It may become faster at any time.
+        """
 
     def embed(self, batch: Batch) -> BatchOutput:
         """Computes one batch; blocks until the result is on the host.
@@ -97,3 +101,33 @@ class Backend(Protocol):
 
     def fingerprint(self) -> str:
         """A digest of the embeddings of fixed texts, tolerant of dtype noise."""
+
+
+class Launched(Protocol):
+    """A batch that the device has."""
+
+    def wait(self) -> BatchOutput:
+        """Blocks until the result is on the host; called once, in any thread.
+
+        Raises:
+            OutOfDeviceMemoryError: The batch did not fit after all.
+            RuntimeError: The device failed, or did not finish in time.
+        """
+
+
+@runtime_checkable
+class LaunchingBackend(Backend, Protocol):
+    """A backend whose device computes while the host prepares the next batch."""
+
+    def warm_up_batches(self, boundaries: Sequence[int]) -> list[Batch]:
+        """One of each shape; boundaries are the buckets', under which costs are kept."""
+
+    def prepare(self, batch: Batch) -> bool:
+        """Makes ready for batches of this one's shape; False where it does not fit the device's memory."""
+
+    def launch(self, batch: Batch) -> Launched:
+        """Hands over a batch; blocks only while as many are under way as the device takes.
+
+        Raises:
+            OutOfDeviceMemoryError: The batch did not fit.
+        """

@@ -25,9 +25,9 @@ from sluice_server.estimates import Estimates
 from sluice_server.flight import Flight, Underway, tokens_by_bucket
 from sluice_server.health import BusyWindow, Phase
 from sluice_server.intake import Intake, IntakeConfig
+from sluice_server.jobs import BatchResult, Job
 from sluice_server.lifecycle import Lifecycle
 from sluice_server.requests import BatchPlan, PendingRequest, Priority, TokenRows
-from sluice_server.worker import BatchResult, Job
 
 logger = logging.getLogger(__name__)
 

@@ -19,9 +19,9 @@ from sluice_server.health import Facts
 from sluice_server.observability.scope import APIS, OPENAI
 
 if TYPE_CHECKING:
+    from sluice_server.jobs import BatchResult
     from sluice_server.observability.cloudwatch_publisher import CloudWatchPublisher
     from sluice_server.serving import Embedded
-    from sluice_server.worker import BatchResult
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _TOKENS = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)

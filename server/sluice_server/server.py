@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable
 
 from sluice_server.admission import AdmissionLimits
-from sluice_server.backend import Backend, Batch
+from sluice_server.backend import Backend, Batch, LaunchingBackend
 from sluice_server.backpressure import LatencyGate
 from sluice_server.batcher import BatchLimits
 from sluice_server.cost import Measurement
@@ -16,6 +16,7 @@ from sluice_server.engine import Engine, EngineConfig
 from sluice_server.health import Phase
 from sluice_server.http.server import HttpServer
 from sluice_server.intake import IntakeConfig
+from sluice_server.jobs import BatchResult
 from sluice_server.model.config import LoadedModel, ModelConfig
 from sluice_server.observability.telemetry import Telemetry
 from sluice_server.rpc.server import GrpcServer
@@ -24,7 +25,7 @@ from sluice_server.serving import EmbeddingService
 from sluice_server.settings import Settings
 from sluice_server.validation import RequestLimits
 from sluice_server.warm_up import warm_up_batches
-from sluice_server.worker import BatchResult, Worker, WorkerCallbacks
+from sluice_server.worker import Worker, WorkerCallbacks
 
 logger = logging.getLogger(__name__)
 
@@ -133,6 +134,8 @@ class Server:
         self._on_loop(self.engine.lifecycle.enter, Phase(phase, sentence))  # type: ignore[arg-type]
 
     def _warm_up_batches(self, backend: Backend) -> list[Batch]:
+        if isinstance(backend, LaunchingBackend):
+            return backend.warm_up_batches(self._settings.buckets)
         return warm_up_batches(backend.info, self._settings.buckets, self._settings.batch_sizes)
 
     def _callbacks(self) -> WorkerCallbacks:
@@ -209,7 +212,10 @@ def model_config(settings: Settings) -> ModelConfig:
         trust_remote_code=settings.trust_remote_code,
         allow_pickle=settings.allow_pickle,
         compile=settings.compile == "auto",
+        compile_padded=settings.compile == "reduce-overhead",
         quantization=settings.quantization,
+        max_batch_rows=settings.max_batch_size,
+        max_batch_tokens=settings.max_tokens_per_batch,
     )
 
 

@@ -63,19 +63,23 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Of the computation; auto takes bfloat16 where the device computes it natively."
     )
-    compile: Literal["auto", "off"] = Field(
+    compile: Literal["auto", "off", "reduce-overhead"] = Field(
         "auto",
         description="auto compiles a packed model for this CPU in the background and then serves that; kept in "
-        "MODEL_CACHE_DIR, so the next start has it at once. Needs g++ and 1.5 GiB of memory while it lasts.",
+        "MODEL_CACHE_DIR, so the next start has it at once. Needs g++ and 1.5 GiB of memory while it lasts. "
+        "reduce-overhead compiles the padded layout with torch.compile, with torch's own CUDA graphs on a GPU; "
+        "the start takes minutes longer.",
     )
-    quantization: Literal["none", "int8"] = Field(
+    quantization: Literal["none", "int8", "fp8"] = Field(
         "none",
         description="int8 multiplies bytes where Sluice's own CPU engine computes the model (AVX-512 VNNI and BF16), "
+        "fp8 multiplies 8-bit floats on GPUs that can (compute capability 8.9; DTYPE bfloat16, LAYOUT packed), "
         "if the embeddings of fixed texts come near to float32's (cosine 0.99); else the log says why not.",
     )
     layout: Literal["auto", "packed", "padded"] = Field(
         "auto",
-        description="packed computes no padding; auto takes it where the model's embeddings stay the same.",
+        description="packed computes no padding; auto takes it where the model's embeddings stay the same. On a GPU "
+        "packed is for bfloat16 and float16 only, as its attention takes no float32.",
     )
     pooling: Literal["auto", "mean", "cls", "last"] = Field("auto", description="auto reads the model's own.")
     exclude_tokens: Words = Field(CONTROL_TOKENS, description="Tokens left out of mean pooling, comma-separated.")

@@ -25,8 +25,8 @@ from sluice_server.errors import (
     ServerFailedError,
 )
 from sluice_server.intake import IntakeConfig
+from sluice_server.jobs import BatchResult, Job
 from sluice_server.requests import PendingRequest, Priority
-from sluice_server.worker import BatchResult, Job
 
 from tests.fakes import NEVER, token_rows
 

@@ -14,8 +14,8 @@ from sluice.v1 import embeddings_pb2_grpc
 from sluice_server.backend import BatchOutput
 from sluice_server.counters import Counters
 from sluice_server.errors import BatchFailedError, DrainingError, OverloadedError
+from sluice_server.jobs import BatchResult
 from sluice_server.metrics import Metrics
-from sluice_server.worker import BatchResult
 
 from tests.server.conftest import RunningServer, running_server
 from tests.server.test_apis import get

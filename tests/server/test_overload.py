@@ -17,8 +17,8 @@ from sluice_server.cost import Measurement
 from sluice_server.engine import Engine, EngineConfig
 from sluice_server.errors import DeadlineExceededError, DeadlineTooShortError, OverloadedError
 from sluice_server.intake import IntakeConfig
+from sluice_server.jobs import BatchResult, Job
 from sluice_server.requests import Priority, TokenRows
-from sluice_server.worker import BatchResult, Job
 
 from tests.virtual_time import run_in_virtual_time
 

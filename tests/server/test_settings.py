@@ -28,7 +28,7 @@ def run_server(*arguments: str, **environment: str) -> subprocess.CompletedProce
             "BACKPRESSURE_SOFT_P95_MS=500: expected less than BACKPRESSURE_HARD_P95_MS",
         ),
         ("MAX_TOKENS_PER_BATCH", "128", "MAX_TOKENS_PER_BATCH=128: expected at least the largest bucket, 512"),
-        ("QUANTIZATION", "int4", "QUANTIZATION=int4: Input should be 'none' or 'int8'"),
+        ("QUANTIZATION", "int4", "QUANTIZATION=int4: Input should be 'none', 'int8' or 'fp8'"),
     ],
 )
 def test_a_bad_value_is_named_with_what_is_allowed(

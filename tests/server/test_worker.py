@@ -1,96 +1,17 @@
-"""The device's thread: what it computes, what it leaves out, and what it survives."""
+"""The device's thread: how it starts, and how batches go through it."""
 
 import os
+import queue
 import sys
 import threading
 
-import numpy as np
 import pytest
-from sluice_server.backend import Batch, BatchOutput, ModelInfo, OutOfDeviceMemoryError
-from sluice_server.worker import BatchResult, Job, Worker, WorkerCallbacks, run_job
+from sluice_server.backend import Backend
+from sluice_server.cost import Measurement
+from sluice_server.worker import Worker, WorkerCallbacks
 
-LENGTHS = np.array([2, 3, 4, 5], dtype=np.int32)
-
-
-class Device:
-    """Its embeddings are the rows' lengths; it holds so many tokens, or it is broken."""
-
-    def __init__(self, *, holds_tokens: int = 10**9, layout: str = "packed", broken: bool = False) -> None:
-        self.info = ModelInfo("m", None, 1, 64, 64, 100, "float32", "cpu", layout, "mean", {})
-        self.batches: list[list[int]] = []
-        self._holds_tokens = holds_tokens
-        self._broken = broken
-
-    def embed(self, batch: Batch) -> BatchOutput:
-        if self._broken:
-            raise ValueError("a kernel failed")
-        if batch.useful_tokens > self._holds_tokens:
-            raise OutOfDeviceMemoryError
-        self.batches.append(batch.lengths.tolist())
-        return BatchOutput(batch.lengths[:, None].astype(np.float32), batch.useful_tokens)
-
-    def fingerprint(self) -> str:
-        return "f"
-
-
-def run(device: Device, *, wanted: tuple[bool, ...] = (True,) * 4) -> BatchResult:
-    batch = Batch(np.arange(LENGTHS.sum(), dtype=np.int32), LENGTHS, 8, 8)
-    return run_job(device, Job(0, batch, lambda _: np.array(wanted)))
-
-
-def rows(result: BatchResult) -> list[float]:
-    assert result.output is not None, result.error
-    return [float(row) for row in result.output.embeddings[:, 0]]
-
-
-def test_every_wanted_row_is_computed_once() -> None:
-    device = Device()
-    result = run(device)
-    assert rows(result) == [2, 3, 4, 5]
-    assert device.batches == [[2, 3, 4, 5]]
-    assert (result.left_out, result.too_large_tokens, result.error) == (None, None, None)
-
-
-def test_rows_that_nobody_waits_for_never_reach_the_device() -> None:
-    device = Device()
-    result = run(device, wanted=(True, False, True, False))
-    assert device.batches == [[2, 4]]
-    assert rows(result) == [2, 0, 4, 0]
-    assert result.left_out is not None
-    assert result.left_out.tolist() == [False, True, False, True]
-
-
-def test_a_batch_that_nobody_waits_for_is_not_run_at_all() -> None:
-    device = Device()
-    result = run(device, wanted=(False,) * 4)
-    assert device.batches == []
-    assert result.output is not None
-    assert result.output.computed_tokens == 0
-
-
-def test_a_batch_above_the_devices_memory_is_computed_in_two_halves_and_its_size_told() -> None:
-    device = Device(holds_tokens=10)
-    result = run(device)
-    assert device.batches == [[2, 3], [4, 5]]
-    assert rows(result) == [2, 3, 4, 5]
-    assert result.too_large_tokens == 14
-
-
-def test_the_padded_layouts_size_is_its_rectangle() -> None:
-    assert run(Device(holds_tokens=10, layout="padded")).too_large_tokens == 64
-
-
-def test_a_half_above_the_memory_fails_the_batch_and_asks_for_still_smaller_ones() -> None:
-    result = run(Device(holds_tokens=6))
-    assert str(result.error) == "the device is out of memory"
-    assert result.too_large_tokens == 7
-
-
-@pytest.mark.parametrize("wanted", [(True,) * 4, (True, False, True, True)])
-def test_a_failing_kernel_fails_the_batch_in_words_for_the_caller(wanted: tuple[bool, ...]) -> None:
-    result = run(Device(broken=True), wanted=wanted)
-    assert result.output is None
-    assert str(result.error) == "the device failed on a batch: ValueError"
+from tests.server.test_jobs import Device
+from tests.server.test_pipeline import LaunchingDevice, job
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps a priority per thread")
@@ -117,6 +38,37 @@ def test_the_threads_that_compute_yield_to_those_that_answer() -> None:
     worker.stop(10)
     assert all(niceness > own_niceness() for niceness in seen), "so do those that it starts"
     assert len(seen) == 2
+
+
+def timings_of(device: Backend, *lengths: tuple[int, ...]) -> list[Measurement]:
+    """What the warm-up measured with batches of these rows."""
+    ready: queue.Queue[list[Measurement]] = queue.Queue()
+    callbacks = WorkerCallbacks(
+        on_phase=lambda *_: None,
+        on_ready=lambda *told: ready.put(told[2]),
+        on_result=lambda *_: None,
+        on_failure=pytest.fail,
+    )
+    worker = Worker(lambda: device, lambda _: [job(0, rows).batch for rows in lengths], callbacks)
+    worker.start()
+    timings = ready.get(timeout=10)
+    worker.stop(10)
+    return timings
+
+
+def test_each_batch_of_the_warm_up_is_measured() -> None:
+    assert [one.tokens for one in timings_of(Device(), (4, 4), (2,))] == [8, 2]
+
+
+def test_a_device_that_launches_prepares_each_shape_before_it_is_measured() -> None:
+    device = LaunchingDevice()
+    assert [one.tokens for one in timings_of(device, (4, 4), (2,))] == [8, 2]
+    assert device.prepared == [8, 2]
+
+
+def test_a_shape_above_the_memory_is_left_out_of_the_timings() -> None:
+    device = LaunchingDevice(holds_tokens=5)
+    assert [one.tokens for one in timings_of(device, (4, 4), (2,))] == [2]
 
 
 def own_niceness() -> int:

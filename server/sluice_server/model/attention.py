@@ -32,7 +32,7 @@ def packed_attention(
         query: (heads, tokens, head_dim); key and value likewise, with as many heads or a divisor of them.
         key: See query.
         value: See query.
-        cu_seqlens: int32 (rows + 1,) on the CPU: row i is tokens cu_seqlens[i] to cu_seqlens[i + 1].
+        cu_seqlens: int32 (rows + 1,) on the CPU: row i is tokens cu_seqlens[i] to cu_seqlens[i + 1], or has none.
         scale: Of the scores.
         window: A token sees those at a distance below it; 0 sees all.
 
@@ -121,12 +121,13 @@ def as_layer(compute: Callable[..., torch.Tensor]) -> Callable[..., tuple[torch.
 
 
 def _equal_runs(cu_seqlens: torch.Tensor) -> list[tuple[int, int, int]]:
-    """(first token, rows, length) of each run of neighbouring rows of one length."""
+    """(first token, rows, length) of each run of neighbouring rows of one length; rows without tokens are left out."""
     lengths = cu_seqlens.diff()
     values, counts = torch.unique_consecutive(lengths, return_counts=True)
     runs, start = [], 0
     for length, rows in zip(values.tolist(), counts.tolist(), strict=True):
-        runs.append((start, rows, length))
+        if length:
+            runs.append((start, rows, length))
         start += rows * length
     return runs
 

@@ -23,7 +23,10 @@ class ModelConfig:
     trust_remote_code: bool = False
     allow_pickle: bool = False
     compile: bool = False
+    compile_padded: bool = False
     quantization: str = "none"
+    max_batch_rows: int = 512
+    max_batch_tokens: int = 32768
 
 
 @dataclass(frozen=True, slots=True)

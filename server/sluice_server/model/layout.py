@@ -25,22 +25,26 @@ _POSITION_PROBE_TOKENS = 8
 
 
 def choose(
-    wanted: str, device: str, probe_rows: Sequence[NDArray[np.int32]], in_layout: Callable[[str], Backend]
+    wanted: str, device: str, dtype: str, probe_rows: Sequence[NDArray[np.int32]], in_layout: Callable[[str], Backend]
 ) -> str:
-    """`packed` or `padded`; `auto` is packed on the CPU wherever the model allows it.
+    """`packed` or `padded`; `auto` is packed wherever the device and the model allow it.
 
     Args:
         wanted: auto, packed or padded.
-        device: That will serve; packed attention is computed on the CPU only.
+        device: That will serve.
+        dtype: That will serve; a GPU's kernels for packed rows take no float32.
         probe_rows: Token ids of the fixed texts.
         in_layout: The model in float32, in a layout.
 
     Raises:
         ModelLoadError: packed is asked for, and cannot be had.
     """
-    if wanted == "padded" or (wanted == "auto" and device != "cpu"):
+    if wanted == "padded":
         return "padded"
-    reason = _difference(in_layout, [*probe_rows, _long_row(probe_rows, in_layout("padded"))])
+    if device == "cuda" and dtype == "float32":
+        reason: str | None = "a GPU's attention over packed rows takes bfloat16 or float16, not float32"
+    else:
+        reason = _difference(in_layout, [*probe_rows, _long_row(probe_rows, in_layout("padded"))])
     if reason is None:
         return "packed"
     if wanted == "packed":

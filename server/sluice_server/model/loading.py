@@ -18,6 +18,9 @@ from sluice_server.model import layout, precision, sentence_files, sources
 from sluice_server.model.compiled import upgrade
 from sluice_server.model.compiled.artifact import Recipe
 from sluice_server.model.config import LoadedModel, ModelConfig
+from sluice_server.model.cuda import fp8
+from sluice_server.model.cuda.backend import GraphBackend, Limits, ModelParts
+from sluice_server.model.cuda.loading import packed_backend, serve_fp8
 from sluice_server.model.execution import FAITHFUL_COSINE, TorchBackend
 from sluice_server.model.fingerprint import PROBE_TEXTS, digest
 from sluice_server.model.native import upgrade as native
@@ -73,21 +76,26 @@ def _load(config: ModelConfig, source: sources.Source) -> LoadedModel:
     tokenizer = TextTokenizer(raw_tokenizer, max_tokens=info.max_input_tokens, lowercase=files.lowercase)
     probe_rows = _probe_rows(tokenizer)
 
-    def backend(model: PreTrainedModel, info: ModelInfo, fingerprint: str = "") -> TorchBackend:
-        pooling = _pooling(config, info, raw_tokenizer)
+    pad_id = int(getattr(model.config, "pad_token_id", None) or 0)
+
+    def backend(
+        model: PreTrainedModel, info: ModelInfo, fingerprint: str = "", *, compile_padded: bool = False
+    ) -> TorchBackend:
         return TorchBackend(
             model,
             info,
-            pooling,
-            pad_id=int(getattr(model.config, "pad_token_id", None) or 0),
+            _pooling(config, info, raw_tokenizer),
+            pad_id=pad_id,
             first_position=first_position,
             fingerprint=fingerprint,
+            compile_padded=compile_padded,
         )
 
     exact = dataclasses.replace(info, dtype="float32", device="cpu")
     chosen = layout.choose(
         config.layout,
         device,
+        dtype,
         probe_rows,
         lambda name: backend(model, dataclasses.replace(exact, layout=name)),
     )
@@ -97,13 +105,54 @@ def _load(config: ModelConfig, source: sources.Source) -> LoadedModel:
         del model
         model = weights(dtype)
     torch.nn.Module.to(model, device)
-    served = backend(model, dataclasses.replace(info, layout=chosen), digest(expected))
+    if device == "cuda" and chosen == "packed":
+        parts = ModelParts(_pooling(config, exact, raw_tokenizer), pad_id, first_position, digest(expected))
+        on_gpu = _packed_on_gpu(config, model, dataclasses.replace(info, layout=chosen), parts, probe_rows, expected)
+        if on_gpu is not None:
+            return LoadedModel(on_gpu, tokenizer)
+        chosen = "padded"
+    info = dataclasses.replace(info, layout=chosen)
+    served = backend(model, info, digest(expected), compile_padded=config.compile_padded)
     _check_precision(served, expected, probe_rows)
+    _say_unused(config, info)
     if config.compile and chosen == "packed" and device == "cpu":
         _compile(config, source, model, served, probe_rows, expected)
-    elif config.quantization == "int8":
-        logger.warning("QUANTIZATION=int8 is not used: it needs COMPILE=auto, the packed layout and a CPU")
     return LoadedModel(served, tokenizer)
+
+
+def _packed_on_gpu(
+    config: ModelConfig,
+    model: PreTrainedModel,
+    info: ModelInfo,
+    parts: ModelParts,
+    rows: list[NDArray[np.int32]],
+    exact: NDArray[np.float32],
+) -> GraphBackend | None:
+    """The packed layout on the GPU; None where the GPU does not compute it as it should.
+
+    Raises:
+        ModelLoadError: It does not, and nothing else will do.
+    """
+    probe = layout.as_batch(rows)
+    # The fixed texts, too, are one batch.
+    limits = Limits(max(config.max_batch_tokens, probe.useful_tokens), max(config.max_batch_rows, len(rows)))
+    served = packed_backend(model, info, parts, limits, probe, exact)
+    if served is None and config.layout == "packed":
+        raise ModelLoadError("LAYOUT=packed: the GPU does not compute it as float32 does; expected padded, or auto")
+    _say_unused(config, info)
+    if served is not None and config.quantization == "fp8" and fp8.obstacle(info) is None:
+        serve_fp8(model, served, probe, exact)
+    return served
+
+
+def _say_unused(config: ModelConfig, info: ModelInfo) -> None:
+    """A warning for each thing that was asked for and that this device or layout does not do."""
+    if config.quantization == "int8" and not (config.compile and info.layout == "packed" and info.device == "cpu"):
+        logger.warning("QUANTIZATION=int8 is not used: it needs COMPILE=auto, the packed layout and a CPU")
+    if config.quantization == "fp8" and (obstacle := fp8.obstacle(info)) is not None:
+        logger.warning("QUANTIZATION=fp8 is not used: %s", obstacle)
+    if config.compile_padded and info.layout != "padded":
+        logger.warning("COMPILE=reduce-overhead is not used: it compiles the padded layout (LAYOUT=padded)")
 
 
 def _compile(

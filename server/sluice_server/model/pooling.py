@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 
 class Pooling:
@@ -19,6 +21,11 @@ class Pooling:
         # One look-up per token, whatever the number of excluded ones.
         self._counts = torch.ones(vocab_size, dtype=torch.float32)
         self._counts[list(excluded_ids)] = 0.0
+
+    @property
+    def counts(self) -> NDArray[np.float32]:
+        """float32 (vocab_size,), a copy on the host: 0 for ids left out of the mean, else 1."""
+        return self._counts.cpu().numpy().copy()
 
     def to(self, device: str) -> None:
         """Moves the table beside the states."""

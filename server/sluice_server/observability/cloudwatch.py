@@ -9,8 +9,8 @@ from sluice_server.observability.cloudwatch_publisher import CloudWatchPublisher
 
 if TYPE_CHECKING:
     from sluice_server.engine import Engine
+    from sluice_server.jobs import BatchResult
     from sluice_server.serving import Embedded
-    from sluice_server.worker import BatchResult
 
 _SAMPLES_PER_INTERVAL = 60
 _LEAST_SAMPLE_SECONDS = 1.0

@@ -12,8 +12,8 @@ from sluice_server.observability.observer import Recorder, RequestObserver
 
 if TYPE_CHECKING:
     from sluice_server.engine import Engine
+    from sluice_server.jobs import BatchResult
     from sluice_server.settings import Settings
-    from sluice_server.worker import BatchResult
 
 # A collector or a service that does not answer delays the end of the process by so much at most.
 _CLOSE_WITHIN_SECONDS = 3.0

@@ -37,9 +37,9 @@ class FakeBackend:
         return ""
 
 
-def choose(wanted: str = "auto", device: str = "cpu", *, leaks: bool = False) -> str:
+def choose(wanted: str = "auto", device: str = "cpu", dtype: str = "float32", *, leaks: bool = False) -> str:
     return layout.choose(
-        wanted, device, ROWS, lambda name: FakeBackend(replace(INFO, layout=name), leaks and name == "packed")
+        wanted, device, dtype, ROWS, lambda name: FakeBackend(replace(INFO, layout=name), leaks and name == "packed")
     )
 
 
@@ -60,8 +60,21 @@ def test_padded_is_not_questioned() -> None:
     assert choose("padded") == "padded"
 
 
-def test_a_gpu_is_padded() -> None:
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_gpu_packs_what_agrees_in_half_precision(dtype: str) -> None:
+    assert choose(device="cuda", dtype=dtype) == "packed"
+    assert choose(device="cuda", dtype=dtype, leaks=True) == "padded"
+
+
+def test_a_gpu_in_float32_is_padded_and_the_log_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     assert choose(device="cuda") == "padded"
+    assert "a GPU's attention over packed rows takes bfloat16 or float16, not float32" in caplog.text
+
+
+def test_asking_a_gpu_for_packed_float32_is_refused() -> None:
+    with pytest.raises(ModelLoadError, match=r"LAYOUT=packed: a GPU's attention .* expected padded, or auto"):
+        choose("packed", device="cuda")
 
 
 def test_a_model_that_raises_is_padded() -> None:
@@ -70,7 +83,7 @@ def test_a_model_that_raises_is_padded() -> None:
             raise ValueError("no such attention")
         return FakeBackend(INFO)
 
-    assert layout.choose("auto", "cpu", ROWS, in_layout) == "padded"
+    assert layout.choose("auto", "cpu", "float32", ROWS, in_layout) == "padded"
 
 
 @pytest.mark.parametrize("value", [np.nan, 0.0])

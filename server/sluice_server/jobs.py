@@ -1,0 +1,156 @@
+"""One batch for the device, and what becomes of it: whatever goes wrong fails this batch alone."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sluice_server.assembly import keep_rows
+from sluice_server.backend import Backend, Batch, BatchOutput, OutOfDeviceMemoryError
+from sluice_server.errors import BatchFailedError
+
+logger = logging.getLogger(__name__)
+
+Computed = tuple[BatchOutput, int | None]
+"""The output, and the size that did not fit the device's memory, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One batch for the device.
+
+    Attributes:
+        number: By which its result is known.
+        batch: What to compute.
+        wanted: At this time, on the server's clock: bool (rows,), whose rows somebody still waits for.
+    """
+
+    number: int
+    batch: Batch
+    wanted: Callable[[float], NDArray[np.bool_]]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """What became of one batch.
+
+    Attributes:
+        output: Rows in the batch's order, zeros where one was left out; None where the batch failed.
+        error: None where it did not.
+        started_at: On the server's clock.
+        busy_seconds: Device time.
+        left_out: bool (rows,): nobody waited for them when the device began; None where all were computed.
+        too_large_tokens: This many, padding included, did not fit the device's memory; None where all went well.
+    """
+
+    output: BatchOutput | None
+    error: BatchFailedError | None
+    started_at: float
+    busy_seconds: float
+    left_out: NDArray[np.bool_] | None = None
+    too_large_tokens: int | None = None
+
+
+def run_job(backend: Backend, job: Job) -> BatchResult:
+    """Computes one batch; whatever goes wrong fails this batch, and the thread lives on."""
+    started_at, started = time.monotonic(), time.perf_counter()
+    left_out: NDArray[np.bool_] | None = None
+
+    def compute() -> Computed:
+        nonlocal left_out
+        wanted = job.wanted(started_at)
+        left_out = missing(wanted)
+        kept = choose(job.batch, wanted)
+        return spread(None if kept is None else embed_bisecting(backend, kept), wanted, backend.info.dimension)
+
+    output, error, too_large = attempt(backend, job.batch, compute)
+    return BatchResult(output, error, started_at, time.perf_counter() - started, left_out, too_large)
+
+
+def attempt(
+    backend: Backend, batch: Batch, compute: Callable[[], Computed]
+) -> tuple[BatchOutput | None, BatchFailedError | None, int | None]:
+    """What computing a batch gave: its output, or the error for its callers, and the size that did not fit, or None."""
+    try:
+        output, too_large = compute()
+    except OutOfDeviceMemoryError:
+        logger.exception("half a batch does not fit the device either", extra={"tokens": batch.useful_tokens})
+        return None, BatchFailedError("the device is out of memory"), size(backend, batch) // 2
+    except Exception as cause:
+        logger.exception("a batch failed", extra={"tokens": batch.useful_tokens, "bucket": batch.bucket})
+        return None, BatchFailedError(f"the device failed on a batch: {type(cause).__name__}"), None
+    return output, None, too_large
+
+
+def missing(wanted: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
+    """The rows that nobody waits for; None where somebody waits for each."""
+    return None if wanted.all() else ~wanted
+
+
+def choose(batch: Batch, wanted: NDArray[np.bool_]) -> Batch | None:
+    """The batch without the rows that nobody waits for; None where nobody waits at all."""
+    if wanted.all():
+        return batch
+    return keep_rows(batch, wanted) if wanted.any() else None
+
+
+def spread(computed: Computed | None, wanted: NDArray[np.bool_], dimension: int) -> Computed:
+    """The wanted rows in their places; zeros stand for the others.
+
+    Args:
+        computed: Of the wanted rows; None where there are none.
+        wanted: bool (rows,).
+        dimension: Of an embedding.
+    """
+    if computed is not None and wanted.all():
+        return computed
+    embeddings = np.zeros((len(wanted), dimension), dtype=np.float32)
+    if computed is None:
+        return BatchOutput(embeddings, 0), None
+    output, too_large = computed
+    embeddings[wanted] = output.embeddings
+    return BatchOutput(embeddings, output.computed_tokens), too_large
+
+
+def embed_bisecting(backend: Backend, batch: Batch) -> Computed:
+    """Computes a batch; one that does not fit the device's memory is tried once more in two halves.
+
+    Raises:
+        OutOfDeviceMemoryError: A half did not fit, or the batch is one row.
+    """
+    try:
+        return backend.embed(batch), None
+    except OutOfDeviceMemoryError:
+        return embed_halves(backend, batch)
+
+
+def embed_halves(backend: Backend, batch: Batch) -> Computed:
+    """Computes a batch that did not fit the device's memory in two halves, one after the other.
+
+    Raises:
+        OutOfDeviceMemoryError: A half did not fit, or the batch is one row.
+    """
+    if len(batch.lengths) == 1:
+        raise OutOfDeviceMemoryError("a single row does not fit the device")
+    outputs = [backend.embed(half) for half in _halves(batch)]
+    embeddings = np.concatenate([one.embeddings for one in outputs])
+    return BatchOutput(embeddings, sum(one.computed_tokens for one in outputs)), size(backend, batch)
+
+
+def _halves(batch: Batch) -> tuple[Batch, Batch]:
+    middle = len(batch.lengths) // 2
+    cut = int(batch.lengths[:middle].sum())
+    rows = -(-batch.rows // 2)
+    after = len(batch.lengths) - middle
+    return (
+        Batch(batch.token_ids[:cut], batch.lengths[:middle], batch.bucket, max(rows, middle)),
+        Batch(batch.token_ids[cut:], batch.lengths[middle:], batch.bucket, max(rows, after)),
+    )
+
+
+def size(backend: Backend, batch: Batch) -> int:
+    """Tokens that the device computes for it, padding included."""
+    return batch.rows * batch.bucket if backend.info.layout == "padded" else batch.useful_tokens

@@ -1,0 +1,1 @@
+"""The packed layout on a GPU: shapes, staging, graphs, and two batches under way at once."""

@@ -1,0 +1,51 @@
+"""From a block of input on the device to pooled rows: the same steps for every batch of a shape, and no wait."""
+
+import torch
+from transformers import PreTrainedModel
+
+from sluice_server.model.cuda import attention, staging
+from sluice_server.model.cuda.shapes import Shape
+
+
+class PackedForward:
+    """A model, its input's place on the device, and pooling; what a graph captures.
+
+    Args:
+        model: In evaluation mode, on the device; attends with varlen_attention from now on.
+        size: int32 that the largest input takes.
+        tokens: Of the largest shape.
+    """
+
+    def __init__(self, model: PreTrainedModel, size: int, tokens: int) -> None:
+        attention.use(model)
+        self._model = model
+        self.input = torch.zeros(size, dtype=torch.int32, device=model.device)
+        self._places = torch.arange(tokens, dtype=torch.int32, device=model.device)
+
+    def __call__(self, shape: Shape) -> torch.Tensor:
+        """Computes what lies in `input`, as staging.py wrote it.
+
+        Args:
+            shape: Of the batch.
+
+        Returns:
+            float32 (shape.rows, width), pooled; zeros where a row has no tokens.
+        """
+        parts = staging.sections(shape)
+        offsets = self.input[parts.offsets]
+        states: torch.Tensor = self._model(
+            # RoBERTa and BERT gather with them, which takes int64.
+            input_ids=self.input[parts.ids].long()[None],
+            position_ids=self.input[parts.positions].long()[None],
+            cu_seq_lens_q=offsets,
+            max_length_q=shape.longest,
+        ).last_hidden_state
+        # Each row is added up in one order, unlike with atomic additions: equal batches give equal bytes.
+        return torch.nn.functional.embedding_bag(
+            self._places[: shape.tokens],
+            states[0].float(),
+            offsets,
+            mode="sum",
+            per_sample_weights=self.input[parts.weights].view(torch.float32),
+            include_last_offset=True,
+        )

@@ -1,0 +1,78 @@
+"""A packed model on a GPU, or why not: what the GPU computes is compared with float32 on the fixed texts first."""
+
+import logging
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from sluice_server.backend import Batch, ModelInfo
+from sluice_server.model.cuda import fp8
+from sluice_server.model.cuda.backend import GraphBackend, Limits, ModelParts
+from sluice_server.model.cuda.streams import CudaQueue, DeviceQueue
+from sluice_server.model.similarity import lowest_cosine
+
+logger = logging.getLogger(__name__)
+
+# Below this cosine to float32 the GPU computes something else, or rounds too much.
+_FAITHFUL_COSINE = 0.99
+
+
+def packed_backend(
+    model: PreTrainedModel,
+    info: ModelInfo,
+    parts: ModelParts,
+    limits: Limits,
+    probe: Batch,
+    exact: NDArray[np.float32],
+    queue: DeviceQueue | None = None,
+) -> GraphBackend | None:
+    """The backend, if its embeddings come near to float32's; None, and the log says why, where they do not.
+
+    Args:
+        model: On the device, in its precision.
+        info: What is served.
+        parts: What inputs and outputs are made with.
+        limits: The largest batch.
+        probe: The fixed texts.
+        exact: Their embeddings in float32.
+        queue: Of the device; by default a stream of this thread's GPU.
+    """
+    try:
+        backend = GraphBackend(model, info, parts, limits, queue or CudaQueue())
+        cosine = lowest_cosine(backend.embed(probe).embeddings, exact)
+    except (TypeError, ValueError, ImportError, RuntimeError) as error:
+        logger.warning("the GPU does not take packed rows: %s", error)
+        return None
+    # Negated, so that NaN is a difference too.
+    if not cosine >= _FAITHFUL_COSINE:
+        logger.warning("packed rows differ from float32's on the GPU: cosine %.4f", cosine)
+        return None
+    return backend
+
+
+def serve_fp8(model: PreTrainedModel, backend: GraphBackend, probe: Batch, exact: NDArray[np.float32]) -> None:
+    """Has the model multiply in fp8 from now on, if its embeddings stay near float32's; before the warm-up.
+
+    Args:
+        model: Of the backend.
+        backend: Without graphs yet.
+        probe: The fixed texts.
+        exact: Their embeddings in float32.
+    """
+    undo = fp8.quantize(model)
+    if model.device.type == "cuda":
+        # Weights are rounded on another stream than the backend's.
+        torch.cuda.synchronize()
+    try:
+        cosine = lowest_cosine(backend.embed(probe).embeddings, exact)
+        refusal = None if cosine >= _FAITHFUL_COSINE else f"embeddings differ from float32's (cosine {cosine:.4f})"
+    except RuntimeError as error:
+        refusal = str(error)
+    if refusal is None:
+        backend.precision = "fp8"
+        logger.info("the model multiplies in fp8: cosine %.4f to float32", cosine)
+    else:
+        undo()
+        logger.warning("QUANTIZATION=fp8 is not used: %s", refusal)

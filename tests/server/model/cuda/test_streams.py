@@ -1,0 +1,30 @@
+"""A wait for the device ends."""
+
+import pytest
+from sluice_server.model.cuda.streams import DeviceHungError, HostQueue, _EventMark
+
+
+class Event:
+    """Done after so many looks."""
+
+    def __init__(self, looks: float) -> None:
+        self.looks = looks
+
+    def query(self) -> bool:
+        self.looks -= 1
+        return self.looks <= 0
+
+
+def test_a_mark_is_waited_for_until_the_device_reached_it() -> None:
+    event = Event(3)
+    _EventMark(event).wait(10)
+    assert event.looks == 0
+
+
+def test_a_device_that_hangs_is_given_up() -> None:
+    with pytest.raises(DeviceHungError, match=r"did not finish a batch within 0\.01 s"):
+        _EventMark(Event(float("inf"))).wait(0.01)
+
+
+def test_a_cpu_is_never_waited_for() -> None:
+    HostQueue().mark().wait(0)
