@@ -137,10 +137,12 @@ def _packed_on_gpu(
     # The fixed texts, too, are one batch.
     limits = Limits(max(config.max_batch_tokens, probe.useful_tokens), max(config.max_batch_rows, len(rows)))
     served = packed_backend(model, info, parts, limits, probe, exact)
-    if served is None and config.layout == "packed":
-        raise ModelLoadError("LAYOUT=packed: the GPU does not compute it as float32 does; expected padded, or auto")
+    if served is None:
+        if config.layout == "packed":
+            raise ModelLoadError("LAYOUT=packed: the GPU does not compute it as float32 does; expected padded, or auto")
+        return None
     _say_unused(config, info)
-    if served is not None and config.quantization == "fp8" and fp8.obstacle(info) is None:
+    if config.quantization == "fp8" and fp8.obstacle(info) is None:
         serve_fp8(model, served, probe, exact)
     return served
 

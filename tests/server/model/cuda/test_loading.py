@@ -103,10 +103,18 @@ def on_gpu(folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Ba
 
 @pytest.mark.parametrize("family", PACKED)
 def test_a_gpu_packs_by_default(family_folder: Folders, monkeypatch: pytest.MonkeyPatch, family: str) -> None:
-    backend = on_gpu(family_folder(family), monkeypatch, max_batch_tokens=300)
+    on_cpu = load(family_folder(family)).backend
+    backend = on_gpu(family_folder(family), monkeypatch)
     assert isinstance(backend, GraphBackend)
     assert (backend.info.layout, backend.info.device, backend.execution) == ("packed", "cuda", "eager")
-    assert backend.fingerprint() == load(family_folder(family)).backend.fingerprint()
+    assert backend.fingerprint() == on_cpu.fingerprint(), "the same model, wherever it is served"
+
+
+def test_the_fixed_texts_are_a_batch_however_small_batches_are_to_be(
+    family_folder: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = on_gpu(family_folder("bert"), monkeypatch, max_batch_tokens=16, max_batch_rows=1)
+    assert backend.info.layout == "packed"
 
 
 def test_fp8_is_served_where_it_is_asked_for(family_folder: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
