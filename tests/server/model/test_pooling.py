@@ -76,3 +76,11 @@ def test_bfloat16_states_are_summed_in_float32() -> None:
 
 def test_a_token_that_the_vocabulary_lacks_is_not_added() -> None:
     assert excluded_token_ids({"[query]": 4, "w": 5}, ["[query]", "[nowhere]"], [2, 3]) == {2, 3, 4}
+
+
+def test_what_counts_is_told_as_a_copy() -> None:
+    pooling = Pooling("mean", {6}, VOCAB)
+    counts = pooling.counts
+    assert (counts[5], counts[6]) == (1, 0)
+    counts[:] = 0
+    assert pooling.counts[5] == 1

@@ -85,9 +85,9 @@ def quantize_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     Returns:
         e4m3 (n, width) and float32 (n, 1) that it is multiplied with to be the rows again.
     """
-    exact = rows.float()
-    scales = (exact.abs().amax(1, keepdim=True) / _LARGEST).clamp(min=_LEAST_SCALE)
-    return (exact / scales).to(_FP8), scales
+    largest = torch.linalg.vector_norm(rows, float("inf"), 1, keepdim=True, dtype=torch.float32)
+    scales = (largest / _LARGEST).clamp(min=_LEAST_SCALE)
+    return (rows / scales).to(_FP8), scales
 
 
 def _on_gpu(
