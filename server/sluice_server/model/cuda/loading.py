@@ -11,12 +11,10 @@ from sluice_server.backend import Batch, ModelInfo
 from sluice_server.model.cuda import fp8
 from sluice_server.model.cuda.backend import GraphBackend, Limits, ModelParts
 from sluice_server.model.cuda.streams import CudaQueue, DeviceQueue
+from sluice_server.model.execution import FAITHFUL_COSINE
 from sluice_server.model.similarity import lowest_cosine
 
 logger = logging.getLogger(__name__)
-
-# Below this cosine to float32 the GPU computes something else, or rounds too much.
-_FAITHFUL_COSINE = 0.99
 
 
 def packed_backend(
@@ -46,7 +44,7 @@ def packed_backend(
         logger.warning("the GPU does not take packed rows: %s", error)
         return None
     # Negated, so that NaN is a difference too.
-    if not cosine >= _FAITHFUL_COSINE:
+    if not cosine >= FAITHFUL_COSINE:
         logger.warning("packed rows differ from float32's on the GPU: cosine %.4f", cosine)
         return None
     return backend
@@ -67,7 +65,7 @@ def serve_fp8(model: PreTrainedModel, backend: GraphBackend, probe: Batch, exact
         torch.cuda.synchronize()
     try:
         cosine = lowest_cosine(backend.embed(probe).embeddings, exact)
-        refusal = None if cosine >= _FAITHFUL_COSINE else f"embeddings differ from float32's (cosine {cosine:.4f})"
+        refusal = None if cosine >= FAITHFUL_COSINE else f"embeddings differ from float32's (cosine {cosine:.4f})"
     except RuntimeError as error:
         refusal = str(error)
     if refusal is None:
