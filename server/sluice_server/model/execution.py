@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from sluice_server.backend import Batch, BatchOutput, ModelInfo, OutOfDeviceMemoryError
 from sluice_server.model import attention, grid
 from sluice_server.model.compiled.upgrade import Forward
-from sluice_server.model.pooling import Pooling
+from sluice_server.model.pooling import Pooling, packed_sums, padded_sums
 from sluice_server.model.similarity import lowest_cosine
 
 # Below this cosine to the model as it was loaded, a compiled one computes something else.
@@ -32,7 +32,7 @@ class TorchBackend:
     Args:
         model: In evaluation mode, on the device.
         info: What is served.
-        pooling: On the device.
+        pooling: Of the model.
         pad_id: Fills the padded layout.
         first_position: Of a row: padding_idx + 1 in RoBERTa's family, else 0.
         fingerprint: Of the model's files; see fingerprint.py.
@@ -150,11 +150,16 @@ class TorchBackend:
             position_ids=(places + self._first_position).expand(batch.rows, -1),
             attention_mask=(places < row_lengths[:, None]).long(),
         ).last_hidden_state
-        rows = self._pooling.rectangle(states, on_device, row_lengths)[:count]
-        return BatchOutput(rows.cpu().numpy(), ids.size)
+        weights = np.zeros((batch.rows, width), dtype=np.float32)
+        weights[:count][real] = self._pooling.weights(batch.token_ids, batch.lengths)
+        pooled = padded_sums(states, torch.from_numpy(weights).to(self.info.device))
+        return BatchOutput(pooled[:count].cpu().numpy(), ids.size)
 
     def _packed(self, forward: Forward, batch: Batch, *, on_grid: bool = True) -> BatchOutput:
-        """(1, tokens); rows sorted by length, so that attention computes few rectangles; a dummy row fills the grid."""
+        """(1, tokens), on a CPU; rows sorted by length, so that attention computes few rectangles.
+
+        A dummy row fills the grid.
+        """
         order = np.argsort(batch.lengths, kind="stable")
         ids, lengths = _reordered(batch, order)
         if on_grid and (filler := grid.round_up(ids.size) - ids.size):
@@ -162,10 +167,9 @@ class TorchBackend:
         ends = np.cumsum(lengths, dtype=np.int64)
         positions = np.arange(ids.size) - np.repeat(ends - lengths, lengths) + self._first_position
         cu_seqlens = torch.from_numpy(np.concatenate(([0], ends)))
-        on_device = torch.from_numpy(ids).to(self.info.device)
-        states = forward(on_device, torch.from_numpy(positions).to(self.info.device), cu_seqlens)
-        pooled = self._pooling.packed(states, on_device, cu_seqlens.to(self.info.device)).cpu().numpy()
-        pooled = pooled[: len(order)]
+        states = forward(torch.from_numpy(ids), torch.from_numpy(positions), cu_seqlens)
+        weights = torch.from_numpy(self._pooling.weights(ids, lengths))
+        pooled = packed_sums(states, weights, cu_seqlens).numpy()[: len(order)]
         rows = np.empty_like(pooled)
         rows[order] = pooled
         return BatchOutput(rows, ids.size)

@@ -198,9 +198,7 @@ def _check_precision(served: TorchBackend, expected: NDArray[np.float32], rows: 
 def _pooling(config: ModelConfig, info: ModelInfo, raw_tokenizer: Tokenizer) -> Pooling:
     special = _special_ids(raw_tokenizer) if config.exclude_special_tokens else ()
     excluded = excluded_token_ids(raw_tokenizer.get_vocab(), config.exclude_tokens, special)
-    pooling = Pooling(info.pooling, excluded, info.vocab_size)
-    pooling.to(info.device)
-    return pooling
+    return Pooling(info.pooling, excluded, info.vocab_size)
 
 
 def _raw_tokenizer(folder: Path) -> Tokenizer:

@@ -1,4 +1,7 @@
-"""From token states to one row per input: mean, cls or last, with tokens left out of the mean."""
+"""From token states to one row per input: mean, cls or last, with tokens left out of the mean.
+
+Pooling is a weight for each token, made on the host; the device adds up, in the same way for every kind and batch.
+"""
 
 from collections.abc import Iterable, Mapping
 
@@ -19,75 +22,72 @@ class Pooling:
     def __init__(self, kind: str, excluded_ids: Iterable[int], vocab_size: int) -> None:
         self.kind = kind
         # One look-up per token, whatever the number of excluded ones.
-        self._counts = torch.ones(vocab_size, dtype=torch.float32)
+        self._counts = np.ones(vocab_size, dtype=np.float32)
         self._counts[list(excluded_ids)] = 0.0
 
-    @property
-    def counts(self) -> NDArray[np.float32]:
-        """float32 (vocab_size,), a copy on the host: 0 for ids left out of the mean, else 1."""
-        return self._counts.cpu().numpy().copy()
-
-    def to(self, device: str) -> None:
-        """Moves the table beside the states."""
-        self._counts = self._counts.to(device)
-
-    def rectangle(self, states: torch.Tensor, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Pools padded rows.
+    def weights(self, ids: NDArray[np.integer], lengths: NDArray[np.integer]) -> NDArray[np.float32]:
+        """What each token adds to its row: the weighted sum over a row is the row pooled.
 
         Args:
-            states: (rows, length, width).
-            ids: int64 (rows, length).
-            lengths: int64 (rows,); positions from there on are padding.
+            ids: (total,), rows one behind the other.
+            lengths: (n,), each at least 1.
 
         Returns:
-            float32 (rows, width).
+            float32 (total,); each row's sum to 1.
         """
-        if self.kind == "cls":
-            return states[:, 0].float()
-        if self.kind == "last":
-            rows = torch.arange(len(lengths), device=states.device)
-            return states[rows, lengths - 1].float()
-        real = torch.arange(ids.shape[1], device=ids.device)[None, :] < lengths[:, None]
-        counts = self._counts[ids] * real
-        counts = torch.where(counts.sum(1, keepdim=True) > 0, counts, real.float())
-        return torch.einsum("rlw,rl->rw", states.float(), counts) / counts.sum(1, keepdim=True)
-
-    def packed(self, states: torch.Tensor, ids: torch.Tensor, cu_seqlens: torch.Tensor) -> torch.Tensor:
-        """Pools packed rows.
-
-        Args:
-            states: (tokens, width).
-            ids: int64 (tokens,).
-            cu_seqlens: int64 (rows + 1,).
-
-        Returns:
-            float32 (rows, width).
-        """
-        if self.kind == "cls":
-            return states[cu_seqlens[:-1]].float()
-        if self.kind == "last":
-            return states[cu_seqlens[1:] - 1].float()
-        counts = self._counts[ids]
-        totals = _sums(counts, cu_seqlens)
-        if bool((totals == 0).any()):
-            lengths = cu_seqlens.diff()
-            counts = torch.where(torch.repeat_interleave(totals, lengths) > 0, counts, 1.0)
-            totals = torch.where(totals > 0, totals, lengths.float())
-        # One call over all rows: several operations of many threads each wait for a core that others may have.
-        sums = torch.nn.functional.embedding_bag(
-            torch.arange(len(ids), device=ids.device),
-            states.float(),
-            cu_seqlens[:-1],
-            mode="sum",
-            per_sample_weights=counts,
-        )
-        return sums / totals[:, None]
+        ends = np.cumsum(lengths)
+        starts = ends - lengths
+        if self.kind != "mean":
+            weights = np.zeros(len(ids), dtype=np.float32)
+            weights[starts if self.kind == "cls" else ends - 1] = 1.0
+            return weights
+        kept: NDArray[np.float32] = self._counts[ids]
+        totals: NDArray[np.float32] = np.add.reduceat(kept, starts)
+        whole = totals == 0
+        if whole.any():
+            kept[np.repeat(whole, lengths)] = 1.0
+            totals[whole] = lengths[whole]
+        kept /= np.repeat(totals, lengths)
+        return kept
 
 
-def _sums(counts: torch.Tensor, cu_seqlens: torch.Tensor) -> torch.Tensor:
-    """Of each row; exact, as zeros and ones are added."""
-    up_to = torch.cumsum(counts, 0)[cu_seqlens[1:] - 1]
-    return torch.diff(up_to, prepend=up_to.new_zeros(1))
+def padded_sums(states: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Pools padded rows.
+
+    Args:
+        states: (rows, length, width).
+        weights: float32 (rows, length) on the same device; 0 for padding.
+
+    Returns:
+        float32 (rows, width).
+    """
+    return torch.einsum("rlw,rl->rw", states.float(), weights)
+
+
+def packed_sums(
+    states: torch.Tensor, weights: torch.Tensor, cu_seqlens: torch.Tensor, places: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Pools packed rows, each added up in one order, unlike with atomic additions: equal batches give equal bytes.
+
+    One call over all rows: several operations of many threads each wait for a core that others may have.
+
+    Args:
+        states: (tokens, width).
+        weights: float32 (tokens,) on the same device.
+        cu_seqlens: (rows + 1,) on the same device; rows may have no tokens.
+        places: 0, 1, … tokens - 1 on the same device in the dtype of cu_seqlens, where they are at hand.
+
+    Returns:
+        float32 (rows, width); zeros where a row has no tokens.
+    """
+    return torch.nn.functional.embedding_bag(
+        torch.arange(len(states), dtype=cu_seqlens.dtype, device=states.device) if places is None else places,
+        states.float(),
+        cu_seqlens,
+        mode="sum",
+        per_sample_weights=weights,
+        include_last_offset=True,
+    )
 
 
 def excluded_token_ids(vocabulary: Mapping[str, int], tokens: Iterable[str], special_ids: Iterable[int]) -> set[int]:

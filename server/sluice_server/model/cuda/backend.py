@@ -16,7 +16,6 @@ from sluice_server.backend import Batch, BatchOutput, ModelInfo, OutOfDeviceMemo
 from sluice_server.model.cuda import shapes, staging
 from sluice_server.model.cuda.forward import PackedForward
 from sluice_server.model.cuda.graphs import Graphs
-from sluice_server.model.cuda.pooling_weights import token_weights
 from sluice_server.model.cuda.shapes import Shape
 from sluice_server.model.cuda.slots import SLOTS, Slot, Slots
 from sluice_server.model.cuda.streams import DeviceQueue, Mark
@@ -112,7 +111,6 @@ class GraphBackend:
         self.info = info
         self.precision: str | None = None
         self._parts, self._queue = parts, queue
-        self._counts = parts.pooling.counts
         self._shapes = shapes.shapes(limits.tokens, limits.rows, info.max_position_tokens)
         self._most = Limits(self._shapes[-1].tokens, max(one.rows for one in self._shapes))
         size = staging.sections(Shape(self._most.tokens, 1, self._most.rows)).size
@@ -176,7 +174,7 @@ class GraphBackend:
             ValueError: It is larger than the limits.
         """
         shape = self._shape(batch)
-        weights = token_weights(self._parts.pooling.kind, self._counts, batch.token_ids, batch.lengths)
+        weights = self._parts.pooling.weights(batch.token_ids, batch.lengths)
         slot = self._slots.take(_MOST_SECONDS)
         try:
             with self._queue.entered(), torch.inference_mode():

@@ -5,6 +5,7 @@ from transformers import PreTrainedModel
 
 from sluice_server.model.cuda import attention, staging
 from sluice_server.model.cuda.shapes import Shape
+from sluice_server.model.pooling import packed_sums
 
 
 class PackedForward:
@@ -40,12 +41,5 @@ class PackedForward:
             cu_seq_lens_q=offsets,
             max_length_q=shape.longest,
         ).last_hidden_state
-        # Each row is added up in one order, unlike with atomic additions: equal batches give equal bytes.
-        return torch.nn.functional.embedding_bag(
-            self._places[: shape.tokens],
-            states[0].float(),
-            offsets,
-            mode="sum",
-            per_sample_weights=self.input[parts.weights].view(torch.float32),
-            include_last_offset=True,
-        )
+        weights = self.input[parts.weights].view(torch.float32)
+        return packed_sums(states[0], weights, offsets, self._places[: shape.tokens])

@@ -17,7 +17,7 @@ class Sections:
     Attributes:
         ids: int32 (tokens,).
         positions: int32 (tokens,), from the model's first position on in each row.
-        weights: float32 (tokens,), in the same four bytes; see pooling_weights.py.
+        weights: float32 (tokens,), in the same four bytes; see Pooling.
         offsets: int32 (rows + 1,).
     """
 
