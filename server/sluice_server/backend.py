@@ -78,6 +78,10 @@ class OutOfDeviceMemoryError(RuntimeError):
     """A batch did not fit the device; a smaller one may."""
 
 
+class DeviceLostError(RuntimeError):
+    """The device computes nothing any more for this process; the text says how that showed."""
+
+
 class Backend(Protocol):
     """A loaded model. Every call comes from the one device worker thread."""
 
@@ -111,7 +115,7 @@ class Launched(Protocol):
 
         Raises:
             OutOfDeviceMemoryError: The batch did not fit after all.
-            RuntimeError: The device failed, or did not finish in time.
+            DeviceLostError: The device failed for good, or did not finish in time.
         """
 
 

@@ -180,6 +180,8 @@ class Engine:
         if result.output is None:
             for part in done.plan.slices:
                 notifier.fail(part.request, result.error or ServerFailedError("the batch failed"))
+            if result.lost is not None:
+                self.failed(result.lost)
         else:
             self._last_forward_at = now
             self._learn(done, result, lived_seconds)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sluice_server.assembly import keep_rows
-from sluice_server.backend import Backend, Batch, BatchOutput, OutOfDeviceMemoryError
+from sluice_server.backend import Backend, Batch, BatchOutput, DeviceLostError, OutOfDeviceMemoryError
 from sluice_server.errors import BatchFailedError
 
 logger = logging.getLogger(__name__)
@@ -44,6 +44,7 @@ class BatchResult:
         busy_seconds: Device time.
         left_out: bool (rows,): nobody waited for them when the device began; None where all were computed.
         too_large_tokens: This many, padding included, did not fit the device's memory; None where all went well.
+        lost: Why the device will compute nothing any more; None where it will.
     """
 
     output: BatchOutput | None
@@ -52,6 +53,23 @@ class BatchResult:
     busy_seconds: float
     left_out: NDArray[np.bool_] | None = None
     too_large_tokens: int | None = None
+    lost: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What computing a batch gave; see BatchResult."""
+
+    output: BatchOutput | None
+    error: BatchFailedError | None = None
+    too_large_tokens: int | None = None
+    lost: str | None = None
+
+    def result(self, started_at: float, busy_seconds: float, left_out: NDArray[np.bool_] | None) -> BatchResult:
+        """With the time that it took, and the rows that nobody waited for."""
+        return BatchResult(
+            self.output, self.error, started_at, busy_seconds, left_out, self.too_large_tokens, self.lost
+        )
 
 
 def run_job(backend: Backend, job: Job) -> BatchResult:
@@ -66,23 +84,22 @@ def run_job(backend: Backend, job: Job) -> BatchResult:
         kept = choose(job.batch, wanted)
         return spread(None if kept is None else embed_bisecting(backend, kept), wanted, backend.info.dimension)
 
-    output, error, too_large = attempt(backend, job.batch, compute)
-    return BatchResult(output, error, started_at, time.perf_counter() - started, left_out, too_large)
+    attempted = attempt(backend, job.batch, compute)
+    return attempted.result(started_at, time.perf_counter() - started, left_out)
 
 
-def attempt(
-    backend: Backend, batch: Batch, compute: Callable[[], Computed]
-) -> tuple[BatchOutput | None, BatchFailedError | None, int | None]:
-    """What computing a batch gave: its output, or the error for its callers, and the size that did not fit, or None."""
+def attempt(backend: Backend, batch: Batch, compute: Callable[[], Computed]) -> Attempt:
+    """Computes a batch, or says what went wrong."""
     try:
         output, too_large = compute()
     except OutOfDeviceMemoryError:
         logger.exception("half a batch does not fit the device either", extra={"tokens": batch.useful_tokens})
-        return None, BatchFailedError("the device is out of memory"), size(backend, batch) // 2
+        return Attempt(None, BatchFailedError("the device is out of memory"), size(backend, batch) // 2)
     except Exception as cause:
         logger.exception("a batch failed", extra={"tokens": batch.useful_tokens, "bucket": batch.bucket})
-        return None, BatchFailedError(f"the device failed on a batch: {type(cause).__name__}"), None
-    return output, None, too_large
+        lost = str(cause) if isinstance(cause, DeviceLostError) else None
+        return Attempt(None, BatchFailedError(f"the device failed on a batch: {type(cause).__name__}"), None, lost)
+    return Attempt(output, None, too_large)
 
 
 def missing(wanted: NDArray[np.bool_]) -> NDArray[np.bool_] | None:

@@ -105,10 +105,10 @@ class Pipeline:
             self._on_failure(f"the thread that reports results ended: {type(error).__name__}")
 
     def _finish(self, one: _Underway) -> BatchResult:
-        output, error, too_large = jobs.attempt(self._backend, one.job.batch, one.finish)
+        attempted = jobs.attempt(self._backend, one.job.batch, one.finish)
         # While the batch before it was computed, this one was only waiting.
         began, self._ended_at = max(one.started_at, self._ended_at), time.monotonic()
-        return BatchResult(output, error, began, self._ended_at - began, one.left_out, too_large)
+        return attempted.result(began, self._ended_at - began, one.left_out)
 
 
 def _raising(error: Exception) -> Callable[[], Computed]:

@@ -24,6 +24,7 @@ from sluice_server.errors import (
     OverloadedError,
     ServerFailedError,
 )
+from sluice_server.health import Phase
 from sluice_server.intake import IntakeConfig
 from sluice_server.jobs import BatchResult, Job
 from sluice_server.requests import PendingRequest, Priority
@@ -61,7 +62,9 @@ class Device:
                 self.submitted.clear()
                 await self.submitted.wait()
 
-    def answer(self, *, error: BatchFailedError | None = None, too_large: int | None = None) -> Batch:
+    def answer(
+        self, *, error: BatchFailedError | None = None, too_large: int | None = None, lost: str | None = None
+    ) -> Batch:
         job = self.waiting.pop(0)
         batch, left_out = job.batch, ~job.wanted(asyncio.get_running_loop().time())
         firsts = batch.token_ids[np.cumsum(batch.lengths) - batch.lengths]
@@ -70,7 +73,8 @@ class Device:
         computed = batch.useful_tokens - int(batch.lengths[left_out].sum())
         output = None if error else BatchOutput(embeddings, computed + 3)
         assert self.engine is not None
-        result = BatchResult(output, error, 0.0, computed / 10_000, left_out if left_out.any() else None, too_large)
+        missing = left_out if left_out.any() else None
+        result = BatchResult(output, error, 0.0, computed / 10_000, missing, too_large, lost)
         self.engine.on_result(job.number, result)
         return keep_rows(batch, ~left_out) if left_out.any() else batch
 
@@ -293,6 +297,21 @@ async def test_a_failed_batch_fails_its_own_callers_only(serving: tuple[Engine, 
     with pytest.raises(BatchFailedError):
         await doomed
     assert np.shape(pooled(await fine)) == (4, 2)
+
+
+async def test_a_lost_device_fails_the_server_and_everybody_hears_why() -> None:
+    engine, device = new_engine()
+    open_gate(engine, device)
+    computed = ask(engine, [50] * 4)
+    await turn()
+    queued = ask(engine, [50] * 4)
+    await turn()
+    device.answer(error=BatchFailedError("the device failed"), lost="the device failed: CUDA error")
+    with pytest.raises(BatchFailedError):
+        await computed
+    with pytest.raises(ServerFailedError, match="CUDA error"):
+        await queued
+    assert engine.phase == Phase("failed", "the device failed: CUDA error")
 
 
 async def test_the_drain_estimate_is_what_the_device_needs(serving: tuple[Engine, Device]) -> None:

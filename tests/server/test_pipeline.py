@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from sluice_server.backend import Batch, BatchOutput, Launched, ModelInfo, OutOfDeviceMemoryError
+from sluice_server.backend import Batch, BatchOutput, DeviceLostError, Launched, ModelInfo, OutOfDeviceMemoryError
 from sluice_server.jobs import BatchResult, Job
 from sluice_server.pipeline import Pipeline
 
@@ -39,6 +39,7 @@ class LaunchingDevice:
     fails_to_launch: int = 0
     fails_to_end: int = 0
     ends_without_memory: int = 0
+    loses_itself: int = 0
     computes: bool = True
     info: ModelInfo = field(default=ModelInfo("m", None, 1, 64, 64, 100, "bfloat16", "cuda", "packed", "mean", {}))
     launched: list[list[int]] = field(default_factory=list)
@@ -71,6 +72,7 @@ class LaunchingDevice:
         self.launched.append(batch.lengths.tolist())
         failure: Exception | None = ValueError("a kernel failed") if tokens == self.fails_to_end else None
         failure = OutOfDeviceMemoryError() if tokens == self.ends_without_memory else failure
+        failure = DeviceLostError("it fell off the bus") if tokens == self.loses_itself else failure
         done = threading.Event()
         if self.computes:
             done.set()
@@ -152,6 +154,12 @@ def test_a_failing_batch_fails_alone_in_words_for_the_caller(failing: LaunchingD
     done = run(failing, job(0, (1,)), job(1), job(2, (3,)))
     assert str(done[1].error) == "the device failed on a batch: ValueError"
     assert (rows(done[0]), rows(done[2])) == ([1], [3])
+
+
+def test_a_lost_device_is_told_with_the_batch_that_showed_it() -> None:
+    done = run(LaunchingDevice(loses_itself=14), job(0, (1,)), job(1))
+    assert (done[0].lost, done[1].lost) == (None, "it fell off the bus")
+    assert str(done[1].error) == "the device failed on a batch: DeviceLostError"
 
 
 def test_a_batch_above_the_memory_is_launched_in_two_halves_and_its_size_told() -> None:

@@ -82,8 +82,7 @@ class LaunchedBatch:
         """The result, once it is there; called once, in any thread.
 
         Raises:
-            DeviceHungError: The device did not finish in time; it may still write, so the slot stays taken.
-            RuntimeError: The device failed; so will every batch after this one, as far as CUDA is concerned.
+            DeviceLostError: The device failed, or did not finish in time; it may still write, so the slot stays taken.
         """
         self.mark.wait(_MOST_SECONDS)
         output = BatchOutput(self.slot.rows[: self.rows].copy(), self.computed_tokens)
@@ -170,7 +169,7 @@ class GraphBackend:
 
         Raises:
             OutOfDeviceMemoryError: It did not fit the device.
-            DeviceHungError: Those under way did not end in time.
+            DeviceLostError: It failed, or those under way did not end in time.
             ValueError: It is larger than the limits.
         """
         shape = self._shape(batch)

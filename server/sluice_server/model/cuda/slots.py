@@ -4,7 +4,7 @@ import queue
 
 import torch
 
-from sluice_server.model.cuda.streams import DeviceHungError
+from sluice_server.backend import DeviceLostError
 
 # One batch is computed while the next is staged.
 SLOTS = 2
@@ -44,12 +44,12 @@ class Slots:
         """A free one, as soon as there is one.
 
         Raises:
-            DeviceHungError: None came back in time.
+            DeviceLostError: None came back in time.
         """
         try:
             return self._free.get(timeout=seconds)
         except queue.Empty as error:
-            raise DeviceHungError(f"no batch under way was finished within {seconds:g} s") from error
+            raise DeviceLostError(f"no batch under way was finished within {seconds:g} s") from error
 
     def give_back(self, slot: Slot) -> None:
         """Nobody reads or writes it any more."""

@@ -6,12 +6,10 @@ from typing import Protocol
 
 import torch
 
+from sluice_server.backend import DeviceLostError
+
 # Between two looks at an event: CUDA has no wait with a time-out, and a device that hangs must be seen.
 _LOOK_SECONDS = 50e-6
-
-
-class DeviceHungError(RuntimeError):
-    """The device did not finish in time."""
 
 
 class Mark(Protocol):
@@ -21,8 +19,7 @@ class Mark(Protocol):
         """Returns once all before it is computed; called in any thread.
 
         Raises:
-            DeviceHungError: It took longer.
-            RuntimeError: Something before it failed.
+            DeviceLostError: It took longer, or something before it failed.
         """
 
 
@@ -41,7 +38,11 @@ class DeviceQueue(Protocol):
         """What is computed within goes into this queue."""
 
     def mark(self) -> Mark:
-        """Behind everything so far."""
+        """Behind everything so far.
+
+        Raises:
+            DeviceLostError: Something before it failed: CUDA then refuses all that comes after.
+        """
 
 
 class CudaQueue:
@@ -60,8 +61,11 @@ class CudaQueue:
 
     def mark(self) -> Mark:
         """See DeviceQueue."""
-        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        event.record(self.stream)
+        try:
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            event.record(self.stream)
+        except torch.AcceleratorError as error:
+            raise _lost(error) from error
         return _EventMark(event)
 
 
@@ -87,12 +91,19 @@ class _EventMark:
     def wait(self, seconds: float) -> None:
         """See Mark."""
         limit = time.monotonic() + seconds
-        while not self._event.query():  # type: ignore[no-untyped-call]
-            if time.monotonic() > limit:
-                raise DeviceHungError(f"the device did not finish a batch within {seconds:g} s")
-            time.sleep(_LOOK_SECONDS)
+        try:
+            while not self._event.query():  # type: ignore[no-untyped-call]
+                if time.monotonic() > limit:
+                    raise DeviceLostError(f"the device did not finish a batch within {seconds:g} s")
+                time.sleep(_LOOK_SECONDS)
+        except torch.AcceleratorError as error:
+            raise _lost(error) from error
 
 
 class _Reached:
     def wait(self, seconds: float) -> None:
         """See Mark."""
+
+
+def _lost(error: torch.AcceleratorError) -> DeviceLostError:
+    return DeviceLostError(f"the device failed: {str(error).splitlines()[0]}")

@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sluice_server.backend import Batch, LaunchingBackend, OutOfDeviceMemoryError
+from sluice_server.backend import Batch, DeviceLostError, LaunchingBackend, OutOfDeviceMemoryError
 from sluice_server.model.cuda import backend as module
 from sluice_server.model.cuda.backend import Limits
 from sluice_server.model.cuda.shapes import Shape
-from sluice_server.model.cuda.streams import DeviceHungError
 from sluice_server.model.pooling import Pooling
 
 from tests.server.model.conftest import VOCAB_SIZE, cosines, load, random_batch, rows_of
@@ -109,7 +108,7 @@ def test_two_batches_are_under_way_and_a_third_waits_for_one_of_them(
     monkeypatch.setattr(module, "_MOST_SECONDS", 0.01)
     backend, batch = graph_backend(family_folder("bert")), random_batch()
     first, _ = backend.launch(batch), backend.launch(batch)
-    with pytest.raises(DeviceHungError):
+    with pytest.raises(DeviceLostError):
         backend.launch(batch)
     first.wait()
     assert backend.launch(batch).wait().embeddings.shape == (7, 32)
