@@ -160,17 +160,28 @@ def test_a_full_node_is_rolled_over_pod_by_pod(operator: OperatorProcess, deploy
     service = deploy(replicas=2, resources=half_a_node)
     service.until(is_ready)
     assert service.child("deployment")["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    # New pods take until the test has seen that an old one went.
+    service.script.by_pod.update({pod["metadata"]["name"]: service.script.health for pod in service.pods()})
+    service.script.health = health_document("warming", step=1, steps=9)
     service.patch(model={"uri": "hf://org/model", "dtype": "float32"})
     waits = service.until_condition("Progressing", "False", "Unschedulable")
     assert "Insufficient cpu" in waits["message"]
     assert service.status()["readyReplicas"] == 2
     fewest = 2
 
-    def is_over(resource: dict[str, Any]) -> bool:
+    def has_fewer(resource: dict[str, Any]) -> bool:
         nonlocal fewest
         fewest = min(fewest, resource["status"]["readyReplicas"])
+        return fewest < 2
+
+    def is_over(resource: dict[str, Any]) -> bool:
+        has_fewer(resource)
         return condition(resource, "Progressing")["reason"] == "RolledOut"
 
+    service.until(has_fewer, within_seconds=75)
+    operator.wait_rounds(3)
+    assert service.status()["readyReplicas"] == 1, "the other one stays until the first is replaced"
+    service.script.health = health_document()
     service.until(is_over, within_seconds=75)
     assert fewest == 1, "one pod goes at a time"
     assert "RolloutReplaces" in [e["reason"] for e in service.events()]
