@@ -8,7 +8,7 @@ from typing import Protocol
 import aiohttp
 import grpc
 
-from bench.http2 import Call, Http2Connection, LostConnectionError, Trailers
+from bench.http2 import Call, CallerLeftError, Http2Connection, LostConnectionError, Trailers
 
 _CONNECTIONS = 4
 _SLUICE = "/sluice.v1.Embeddings/Embed"
@@ -77,13 +77,10 @@ class GrpcCaller:
         calls = [connection.ask(message, timeout_seconds) for message in request.messages]
         patience = timeout_seconds if leave_after_seconds is None else leave_after_seconds
         code = "DEADLINE_EXCEEDED" if leave_after_seconds is None else "CANCELLED"
-        loop = asyncio.get_running_loop()
-        given_up = loop.call_later(patience, _give_up, connection, calls)
+        given_up = asyncio.get_running_loop().call_later(patience, _give_up, connection, calls)
         try:
             replies = [_reply(one) for one in await _all_of(calls)]
-        except asyncio.CancelledError:
-            if loop.time() < given_up.when():
-                raise
+        except CallerLeftError:
             return Reply(code)
         except LostConnectionError:
             return Reply("UNAVAILABLE")
@@ -160,9 +157,8 @@ async def _all_of(calls: Sequence[Call]) -> Sequence[Trailers]:
 
 
 def _give_up(connection: Http2Connection, calls: Sequence[Call]) -> None:
-    for stream, trailers in calls:
+    for stream, _ in calls:
         connection.leave(stream)
-        trailers.cancel()
 
 
 def _reply(trailers: Trailers) -> Reply:

@@ -27,6 +27,10 @@ Call = tuple[int, "asyncio.Future[Trailers]"]
 """A stream's number and its end."""
 
 
+class CallerLeftError(Exception):
+    """The caller waits no longer: it left, or its time was up."""
+
+
 class LostConnectionError(ConnectionError):
     """The connection ended, or the server ended the stream without a status."""
 
@@ -59,7 +63,7 @@ class Http2Connection(asyncio.Protocol):
         """Sends one message; the future ends with the trailers.
 
         Returns:
-            The stream's number, for `leave`, and the future, which fails with LostConnectionError.
+            The stream's number, for `leave`, and the future; it fails with LostConnectionError or CallerLeftError.
         """
         stream, self._next_stream = self._next_stream, self._next_stream + 2
         future: asyncio.Future[Trailers] = self._loop.create_future()
@@ -72,9 +76,12 @@ class Http2Connection(asyncio.Protocol):
 
     def leave(self, stream: int) -> None:
         """The caller waits no longer: the server hears it."""
-        if self._calls.pop(stream, None) is not None:
-            self._stream_windows.pop(stream, None)
+        future = self._calls.pop(stream, None)
+        self._stream_windows.pop(stream, None)
+        if future is not None:
             self._send(_RESET, 0, stream, _CANCEL)
+            if not future.done():
+                future.set_exception(CallerLeftError)
 
     def close(self) -> None:
         """Ends the connection; calls under way fail."""

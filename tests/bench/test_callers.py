@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
+import uvloop
 
 from bench.callers import GrpcCaller, Reply, Request
 
@@ -109,6 +110,21 @@ async def test_a_caller_whose_time_is_up_says_so_and_the_server_hears_it() -> No
     async with asked() as (caller, handler, _, _):
         assert (await ask(caller, b"hang", timeout_seconds=0.2)).code == "DEADLINE_EXCEEDED"
         await asyncio.wait_for(handler.left.wait(), _PATIENT)
+
+
+async def leave_one_after_the_other() -> list[str]:
+    async with asked() as (caller, _, _, _):
+        calls = (ask(caller, b"hang", place=place, leave_after_seconds=0.1 + place / 1999) for place in range(200))
+        return [reply.code for reply in await asyncio.gather(*calls)]
+
+
+def test_many_callers_that_leave_all_say_so_on_the_benchs_own_loop() -> None:
+    assert uvloop.run(leave_one_after_the_other()) == ["CANCELLED"] * 200
+
+
+async def test_a_caller_of_several_messages_leaves_all_of_them() -> None:
+    async with asked() as (caller, _, _, _):
+        assert (await ask(caller, b"hang", b"hang", timeout_seconds=0.1)).code == "DEADLINE_EXCEEDED"
 
 
 async def test_a_caller_that_leaves_says_so_and_the_server_hears_it() -> None:
