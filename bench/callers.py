@@ -73,7 +73,10 @@ class GrpcCaller:
         self, request: Request, place: int, *, timeout_seconds: float, leave_after_seconds: float | None = None
     ) -> Reply:
         """See Caller."""
-        connection = await self._connection(place % _CONNECTIONS)
+        try:
+            connection = await self._connection(place % _CONNECTIONS)
+        except OSError:
+            return Reply("UNAVAILABLE")
         calls = [connection.ask(message, timeout_seconds) for message in request.messages]
         patience = timeout_seconds if leave_after_seconds is None else leave_after_seconds
         code = "DEADLINE_EXCEEDED" if leave_after_seconds is None else "CANCELLED"

@@ -143,6 +143,13 @@ async def test_a_server_that_goes_away_is_unavailable_and_found_again_when_it_is
             assert (await ask(caller, b"hello")).code == "OK"
 
 
+async def test_a_server_that_is_not_there_is_unavailable() -> None:
+    async with asked() as (_, _, server, port):
+        await server.stop(None)
+        stranger = GrpcCaller(f"127.0.0.1:{port}", _METHOD)
+        assert (await ask(stranger, b"hello")).code == "UNAVAILABLE"
+
+
 async def test_whoever_is_cancelled_from_outside_is_not_told_a_result() -> None:
     async with asked() as (caller, handler, _, _):
         waiting = asyncio.create_task(ask(caller, b"hang"))

@@ -151,9 +151,9 @@ class TorchBackend:
             attention_mask=(places < row_lengths[:, None]).long(),
         ).last_hidden_state
         weights = np.zeros((batch.rows, width), dtype=np.float32)
-        weights[:count][real] = self._pooling.weights(batch.token_ids, batch.lengths)
-        pooled = padded_sums(states, torch.from_numpy(weights).to(self.info.device))
-        return BatchOutput(pooled[:count].cpu().numpy(), ids.size)
+        weights[:count][real], totals = self._pooling.weights(batch.token_ids, batch.lengths)
+        sums = padded_sums(states, torch.from_numpy(weights).to(self.info.device))
+        return BatchOutput(np.divide(sums[:count].cpu().numpy(), totals), ids.size)
 
     def _packed(self, forward: Forward, batch: Batch, *, on_grid: bool = True) -> BatchOutput:
         """(1, tokens), on a CPU; rows sorted by length, so that attention computes few rectangles.
@@ -168,8 +168,9 @@ class TorchBackend:
         positions = np.arange(ids.size) - np.repeat(ends - lengths, lengths) + self._first_position
         cu_seqlens = torch.from_numpy(np.concatenate(([0], ends)))
         states = forward(torch.from_numpy(ids), torch.from_numpy(positions), cu_seqlens)
-        weights = torch.from_numpy(self._pooling.weights(ids, lengths))
-        pooled = packed_sums(states, weights, cu_seqlens).numpy()[: len(order)]
+        weights, totals = self._pooling.weights(ids, lengths)
+        sums = packed_sums(states, torch.from_numpy(weights), cu_seqlens).numpy()
+        pooled = np.divide(sums, totals)[: len(order)]
         rows = np.empty_like(pooled)
         rows[order] = pooled
         return BatchOutput(rows, ids.size)

@@ -1,6 +1,7 @@
 """From token states to one row per input: mean, cls or last, with tokens left out of the mean.
 
-Pooling is a weight for each token, made on the host; the device adds up, in the same way for every kind and batch.
+Pooling is a weight for each token, made on the host; the device adds up, in the same way for every kind and batch, and
+the host divides.
 """
 
 from collections.abc import Iterable, Mapping
@@ -25,34 +26,37 @@ class Pooling:
         self._counts = np.ones(vocab_size, dtype=np.float32)
         self._counts[list(excluded_ids)] = 0.0
 
-    def weights(self, ids: NDArray[np.integer], lengths: NDArray[np.integer]) -> NDArray[np.float32]:
-        """What each token adds to its row: the weighted sum over a row is the row pooled.
+    def weights(
+        self, ids: NDArray[np.integer], lengths: NDArray[np.integer]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Which tokens add to their row, and how many do: the weighted sum over a row divided by it is the row pooled.
+
+        Divided afterwards, as a sum of zeros and ones is exact.
 
         Args:
             ids: (total,), rows one behind the other.
             lengths: (n,), each at least 1.
 
         Returns:
-            float32 (total,); each row's sum to 1.
+            float32 (total,), 1 or 0, and float32 (n, 1), the sum of each row's.
         """
         ends = np.cumsum(lengths)
         starts = ends - lengths
         if self.kind != "mean":
             weights = np.zeros(len(ids), dtype=np.float32)
             weights[starts if self.kind == "cls" else ends - 1] = 1.0
-            return weights
+            return weights, np.ones((len(lengths), 1), dtype=np.float32)
         kept: NDArray[np.float32] = self._counts[ids]
         totals: NDArray[np.float32] = np.add.reduceat(kept, starts)
         whole = totals == 0
         if whole.any():
             kept[np.repeat(whole, lengths)] = 1.0
             totals[whole] = lengths[whole]
-        kept /= np.repeat(totals, lengths)
-        return kept
+        return kept, totals[:, None]
 
 
 def padded_sums(states: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Pools padded rows.
+    """Adds up padded rows.
 
     Args:
         states: (rows, length, width).
@@ -67,7 +71,7 @@ def padded_sums(states: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 def packed_sums(
     states: torch.Tensor, weights: torch.Tensor, cu_seqlens: torch.Tensor, places: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Pools packed rows, each added up in one order, unlike with atomic additions: equal batches give equal bytes.
+    """Adds up packed rows, each in one order, unlike with atomic additions: equal batches give equal bytes.
 
     One call over all rows: several operations of many threads each wait for a core that others may have.
 

@@ -14,7 +14,7 @@ VOCAB = 20
 def both(pooling: Pooling, lengths: list[int], ids: list[int], states: NDArray[np.float32]) -> NDArray[np.float32]:
     """The packed result, after checking that the padded one is equal."""
     ends = np.append(0, np.cumsum(lengths))
-    weights = pooling.weights(np.array(ids), np.array(lengths))
+    weights, totals = pooling.weights(np.array(ids), np.array(lengths))
     packed = packed_sums(torch.from_numpy(states), torch.from_numpy(weights), torch.from_numpy(ends))
     width = max(lengths) + 2
     # What lies in the padding must not matter.
@@ -24,7 +24,7 @@ def both(pooling: Pooling, lengths: list[int], ids: list[int], states: NDArray[n
         padded_states[row, :length] = torch.from_numpy(states[ends[row] : ends[row + 1]])
         padded_weights[row, :length] = torch.from_numpy(weights[ends[row] : ends[row + 1]])
     torch.testing.assert_close(padded_sums(padded_states, padded_weights), packed)
-    return packed.numpy()
+    return packed.numpy() / totals
 
 
 STATES = np.arange(10, dtype=np.float32).reshape(5, 2)
@@ -73,18 +73,18 @@ def test_the_mean_is_the_mean_of_what_is_left(lengths: list[int], excluded: set[
 )
 def test_the_weights_of_each_row_add_up_to_one(kind: str, lengths: list[int], excluded: set[int]) -> None:
     ids = np.arange(sum(lengths), dtype=np.int32) % VOCAB
-    weights = Pooling(kind, excluded, VOCAB).weights(ids, np.array(lengths, dtype=np.int32))
-    assert weights.dtype == np.float32
-    np.testing.assert_allclose(np.add.reduceat(weights, np.cumsum(lengths) - lengths), 1.0, rtol=1e-6)
+    weights, totals = Pooling(kind, excluded, VOCAB).weights(ids, np.array(lengths, dtype=np.int32))
+    assert (weights.dtype, totals.dtype) == (np.float32, np.float32)
+    np.testing.assert_allclose(np.add.reduceat(weights, np.cumsum(lengths) - lengths) / totals[:, 0], 1.0, rtol=1e-6)
 
 
 def test_bfloat16_states_are_summed_in_float32() -> None:
     states = torch.full((1000, 1), 1.0, dtype=torch.bfloat16)
     states[0] = 256
-    weights = Pooling("mean", (), VOCAB).weights(np.zeros(1000, dtype=np.int32), np.array([1000]))
-    pooled = packed_sums(states, torch.from_numpy(weights), torch.tensor([0, 1000]))
-    assert pooled.dtype == torch.float32
-    assert pooled.item() == pytest.approx((256 + 999) / 1000, rel=1e-5)
+    weights, totals = Pooling("mean", (), VOCAB).weights(np.zeros(1000, dtype=np.int32), np.array([1000]))
+    pooled = packed_sums(states, torch.from_numpy(weights), torch.tensor([0, 1000])).numpy() / totals
+    assert pooled.dtype == np.float32
+    assert pooled.item() == pytest.approx((256 + 999) / 1000)
 
 
 def test_a_row_without_tokens_is_zeros() -> None:

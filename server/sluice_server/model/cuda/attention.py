@@ -9,7 +9,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AttentionInterface, PreTrainedModel
 
-from sluice_server.model.attention import packed_attention
+from sluice_server.model.attention import attended_shape, packed_attention
 
 NAME = "sluice_varlen"
 
@@ -60,19 +60,7 @@ def attend_on_gpu(
     return _kernel()(*tokens_first, cu_seqlens, max_length, scale, sides(window))
 
 
-@varlen_attention.register_fake
-def attended_shape(
-    query: torch.Tensor,
-    key: torch.Tensor,  # noqa: ARG001
-    value: torch.Tensor,  # noqa: ARG001
-    cu_seqlens: torch.Tensor,  # noqa: ARG001
-    max_length: int,  # noqa: ARG001
-    scale: float,  # noqa: ARG001
-    window: int,  # noqa: ARG001
-) -> torch.Tensor:
-    """What varlen_attention gives, without computing it."""
-    heads, tokens, width = query.shape
-    return query.new_empty(tokens, heads, width)
+varlen_attention.register_fake(attended_shape)
 
 
 def sides(window: int) -> tuple[int, int]:

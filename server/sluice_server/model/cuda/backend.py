@@ -68,14 +68,14 @@ class LaunchedBatch:
         slots: Where the slot goes back to.
         slot: Holds the batch.
         mark: Behind it.
-        rows: Of the batch.
+        totals: float32 (rows, 1), that each row's sum is divided by.
         computed_tokens: Filling ones included.
     """
 
     slots: Slots
     slot: Slot
     mark: Mark
-    rows: int
+    totals: NDArray[np.float32]
     computed_tokens: int
 
     def wait(self) -> BatchOutput:
@@ -85,7 +85,7 @@ class LaunchedBatch:
             DeviceLostError: The device failed, or did not finish in time; it may still write, so the slot stays taken.
         """
         self.mark.wait(_MOST_SECONDS)
-        output = BatchOutput(self.slot.rows[: self.rows].copy(), self.computed_tokens)
+        output = BatchOutput(np.divide(self.slot.rows[: len(self.totals)], self.totals), self.computed_tokens)
         self.slots.give_back(self.slot)
         return output
 
@@ -173,20 +173,21 @@ class GraphBackend:
             ValueError: It is larger than the limits.
         """
         shape = self._shape(batch)
-        weights = self._parts.pooling.weights(batch.token_ids, batch.lengths)
         slot = self._slots.take(_MOST_SECONDS)
         try:
             with self._queue.entered(), torch.inference_mode():
-                return self._enqueue(slot, shape, batch, weights)
+                return self._enqueue(slot, shape, batch)
         except BaseException as error:
             # What was enqueued before the failure may still read the slot: it comes back behind that.
-            LaunchedBatch(self._slots, slot, self._queue.mark(), 0, 0).wait()
+            self._queue.mark().wait(_MOST_SECONDS)
+            self._slots.give_back(slot)
             if isinstance(error, torch.OutOfMemoryError):
                 torch.cuda.empty_cache()
                 raise OutOfDeviceMemoryError(str(error)) from error
             raise
 
-    def _enqueue(self, slot: Slot, shape: Shape, batch: Batch, weights: NDArray[np.float32]) -> LaunchedBatch:
+    def _enqueue(self, slot: Slot, shape: Shape, batch: Batch) -> LaunchedBatch:
+        weights, totals = self._parts.pooling.weights(batch.token_ids, batch.lengths)
         parts = staging.fill(
             slot.block, shape, batch, weights, pad_id=self._parts.pad_id, first_position=self._parts.first_position
         )
@@ -194,7 +195,7 @@ class GraphBackend:
         self._forward.input[: parts.size].copy_(slot.input[: parts.size], non_blocking=True)
         pooled = self._graphs.compute(shape)
         slot.output[:rows].copy_(pooled[:rows], non_blocking=True)
-        return LaunchedBatch(self._slots, slot, self._queue.mark(), rows, shape.tokens)
+        return LaunchedBatch(self._slots, slot, self._queue.mark(), totals, shape.tokens)
 
     def _shape(self, batch: Batch) -> Shape:
         """One that has a graph, or the batch's own; what is larger than the limits has no place to be staged in."""

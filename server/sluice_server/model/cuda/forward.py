@@ -30,7 +30,7 @@ class PackedForward:
             shape: Of the batch.
 
         Returns:
-            float32 (shape.rows, width), pooled; zeros where a row has no tokens.
+            float32 (shape.rows, width), summed, not yet divided; zeros where a row has no tokens.
         """
         parts = staging.sections(shape)
         offsets = self.input[parts.offsets]

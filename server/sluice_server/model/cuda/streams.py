@@ -27,10 +27,6 @@ class DeviceQueue(Protocol):
     """Of one device; used by one thread, its marks by any."""
 
     @property
-    def device(self) -> str:
-        """Cpu or cuda."""
-
-    @property
     def stream(self) -> torch.cuda.Stream | None:
         """To capture graphs from; None where there are none."""
 
@@ -47,8 +43,6 @@ class DeviceQueue(Protocol):
 
 class CudaQueue:
     """A stream of its own: graphs cannot be captured from the default one."""
-
-    device = "cuda"
 
     def __init__(self) -> None:
         self.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -72,7 +66,6 @@ class CudaQueue:
 class HostQueue:
     """A CPU: what was called is computed. The same code runs on it, without graphs."""
 
-    device = "cpu"
     stream = None
 
     def entered(self) -> AbstractContextManager[object]:
