@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sluice_server import __version__, health, notifier
 from sluice_server.assembly import assemble
@@ -321,8 +322,7 @@ class Engine:
 
     def _learn(self, done: Underway, result: BatchResult, lived_seconds: float) -> None:
         assert result.output is not None, "a failed batch teaches nothing"
-        lengths = np.concatenate([part.request.rows.lengths[part.indices] for part in done.plan.slices])
-        left_out = 0 if result.left_out is None else int(lengths[result.left_out].sum())
+        left_out = 0 if result.left_out is None else _tokens_of(done.plan, result.left_out)
         computed = done.plan.tokens - left_out
         self.counters.computed_tokens += computed
         self.counters.expired_tokens += left_out
@@ -345,3 +345,8 @@ class Engine:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _tokens_of(plan: BatchPlan, rows: NDArray[np.bool_]) -> int:
+    lengths = np.concatenate([part.request.rows.lengths[part.indices] for part in plan.slices])
+    return int(lengths[rows].sum())

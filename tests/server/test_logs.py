@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import re
+import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -248,6 +249,15 @@ def test_the_requests_of_a_stream_are_told_apart(stub: Any, lines: Lines) -> Non
     assert sorted(said) == ["abc", "abc/1", "abc/2"]
 
 
+def two_errors(lines: Lines, request_id: str) -> list[dict[str, Any]]:
+    """The second is written once the call has ended, and its caller may hear of the end before."""
+    deadline = time.monotonic() + 10
+    wanted = ("ERROR", request_id)
+    while len(found := [line for line in lines() if (line["level"], line.get("request_id")) == wanted]) < 2:
+        assert time.monotonic() < deadline, found
+    return found
+
+
 def test_a_failure_of_ours_is_an_error_with_its_id(
     minilm: RunningServer, stub: Any, lines: Lines, monkeypatch: Any
 ) -> None:
@@ -259,9 +269,8 @@ def test_a_failure_of_ours_is_an_error_with_its_id(
         stub.Embed(pb.EmbedRequest(texts=TEXTS), timeout=30, metadata=(("x-request-id", "over-grpc"),))
     assert failed.value.code() is grpc.StatusCode.INTERNAL
     assert asked_over_http(minilm, {"input": "a"}, {"x-request-id": "over-http"}) == (500, "over-http")
-    errors = [line for line in lines() if line["level"] == "ERROR"]
     for name in ("over-grpc", "over-http"):
-        cause, summary = (line for line in errors if line["request_id"] == name)
+        cause, summary = two_errors(lines, name)
         assert "ZeroDivisionError: a mistake" in cause["exc_info"]
         assert summary["code"] in {"INTERNAL", "500"}
 

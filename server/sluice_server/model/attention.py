@@ -41,7 +41,7 @@ def packed_attention(
     """
     heads, tokens, width = query.shape
     out = query.new_empty(tokens, heads, width)
-    for start, rows, length in _equal_runs(cu_seqlens):
+    for start, rows, length in equal_runs(cu_seqlens):
         end = start + rows * length
         mask = _band(length, window, query) if 0 < window < length else None
         attended = F.scaled_dot_product_attention(
@@ -69,13 +69,7 @@ def takes_packed(model: PreTrainedModel) -> bool:
 
 
 def use(model: PreTrainedModel, info: ModelInfo) -> None:
-    """Chooses the attention of a model for its layout; one that has only its own keeps it.
-
-    Raises:
-        ValueError: The layout is packed, and the model has only its own.
-    """
-    if info.layout == "packed" and not takes_packed(model):
-        raise ValueError(f"{type(model).__name__} has an attention of its own")
+    """Chooses the attention of a model for its layout; one that has only its own keeps it."""
     if info.layout == "packed":
         AttentionInterface.register(NAME, as_layer(packed_attention))
     if takes_packed(model):
@@ -113,7 +107,7 @@ def as_layer(compute: Callable[..., torch.Tensor]) -> Callable[..., tuple[torch.
     return layer
 
 
-def _equal_runs(cu_seqlens: torch.Tensor) -> list[tuple[int, int, int]]:
+def equal_runs(cu_seqlens: torch.Tensor) -> list[tuple[int, int, int]]:
     """(first token, rows, length) of each run of neighbouring rows of one length; rows without tokens are left out."""
     lengths = cu_seqlens.diff()
     values, counts = torch.unique_consecutive(lengths, return_counts=True)

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from sluice_server.backend import Batch, BatchOutput, ModelInfo, OutOfDeviceMemoryError
-from sluice_server.model import attention, grid
-from sluice_server.model.compiled.upgrade import Forward
-from sluice_server.model.pooling import Pooling, packed_sums, padded_sums
+from sluice_server.model import attention, grid, packed
+from sluice_server.model.packed import Forward
+from sluice_server.model.pooling import Pooling, RowSums, padded_sums
 from sluice_server.model.similarity import lowest_cosine
 
 # Below this cosine to the model as it was loaded, a compiled one computes something else.
@@ -55,11 +55,11 @@ class TorchBackend:
         self.execution = "compiled" if compiles else "eager"
         self._pooling = pooling
         self._pad_id = pad_id
-        self._first_position = first_position
+        self.first_position = first_position
         self._fingerprint = fingerprint
         attention.use(model, info)
         self._compute: Callable[[Batch], BatchOutput] = (
-            functools.partial(self._packed, _eager(model))
+            functools.partial(self._packed, self._row_sums(packed.eager(model), on_grid=attention.takes_packed(model)))
             if info.layout == "packed"
             else functools.partial(self._padded, _compiled(model) if compiles else model)
         )
@@ -82,28 +82,23 @@ class TorchBackend:
         return self._fingerprint
 
     def adopt(
-        self,
-        forward: Forward,
-        probe: Batch,
-        execution: str = "compiled",
-        exact: NDArray[np.float32] | None = None,
+        self, sums: RowSums, probe: Batch, execution: str, exact: NDArray[np.float32] | None = None
     ) -> str | None:
-        """Computes with another forward of the same model from now on; called in any thread.
+        """Computes the same model with other code from now on; called in any thread.
 
         The worker takes it up with its next batch, and the model as it was loaded is let go.
 
         Args:
-            forward: Of the packed layout.
+            sums: Of the packed layout.
             probe: Must give the same embeddings.
-            execution: compiled (by oneDNN, a size of the grid at a time), or native or native-int8 (any size).
-            exact: Of a forward that rounds more than the loaded model: the probe's embeddings in float32, which it must
-                come near to instead.
+            execution: compiled, native or native-int8.
+            exact: Of code that rounds more than the loaded model: the probe's embeddings in float32, which it must come
+                near to instead.
 
         Returns:
             Why it was not taken over; None where it was.
         """
-        on_grid = execution == "compiled"
-        compute = functools.partial(self._packed, forward, on_grid=on_grid)
+        compute = functools.partial(self._packed, sums)
         with torch.inference_mode():
             expected = self._compute(probe).embeddings if exact is None else exact
             cosine = lowest_cosine(expected, compute(probe).embeddings)
@@ -111,10 +106,17 @@ class TorchBackend:
         if not cosine >= (_SAME_COSINE if exact is None else FAITHFUL_COSINE):
             whose = "the loaded model's" if exact is None else "float32's"
             return f"its embeddings differ from {whose} (cosine {cosine:.4f})"
-        if on_grid:
+        if execution == "compiled":
             self._rehearse(compute)
         self._compute, self.execution = compute, execution
         return None
+
+    def adopt_compiled(self, forward: Forward, probe: Batch) -> str | None:
+        """Computes with the same model compiled by oneDNN, a size of the grid at a time; see adopt."""
+        return self.adopt(self._row_sums(forward, on_grid=True), probe, "compiled")
+
+    def _row_sums(self, forward: Forward, *, on_grid: bool) -> RowSums:
+        return packed.row_sums(forward, pad_id=self._pad_id, first_position=self.first_position, on_grid=on_grid)
 
     def _rehearse(self, compute: Callable[[Batch], BatchOutput]) -> None:
         """Computes each size that a batch may have once: its memory is taken now, and its code made.
@@ -147,7 +149,7 @@ class TorchBackend:
         # Told, not left to the model: RoBERTa would guess them from the ids.
         states = model(
             input_ids=on_device,
-            position_ids=(places + self._first_position).expand(batch.rows, -1),
+            position_ids=(places + self.first_position).expand(batch.rows, -1),
             attention_mask=(places < row_lengths[:, None]).long(),
         ).last_hidden_state
         weights = np.zeros((batch.rows, width), dtype=np.float32)
@@ -155,50 +157,13 @@ class TorchBackend:
         sums = padded_sums(states, torch.from_numpy(weights).to(self.info.device))
         return BatchOutput(np.divide(sums[:count].cpu().numpy(), totals), ids.size)
 
-    def _packed(self, forward: Forward, batch: Batch, *, on_grid: bool = True) -> BatchOutput:
-        """(1, tokens), on a CPU; rows sorted by length, so that attention computes few rectangles.
-
-        A dummy row fills the grid.
-        """
-        order = np.argsort(batch.lengths, kind="stable")
-        ids, lengths = _reordered(batch, order)
-        if on_grid and (filler := grid.round_up(ids.size) - ids.size):
-            ids, lengths = np.append(ids, np.full(filler, self._pad_id)), np.append(lengths, filler)
-        ends = np.cumsum(lengths, dtype=np.int64)
-        positions = np.arange(ids.size) - np.repeat(ends - lengths, lengths) + self._first_position
-        cu_seqlens = torch.from_numpy(np.concatenate(([0], ends)))
-        states = forward(torch.from_numpy(ids), torch.from_numpy(positions), cu_seqlens)
-        weights, totals = self._pooling.weights(ids, lengths)
-        sums = packed_sums(states, torch.from_numpy(weights), cu_seqlens).numpy()
-        pooled = np.divide(sums, totals)[: len(order)]
-        rows = np.empty_like(pooled)
-        rows[order] = pooled
-        return BatchOutput(rows, ids.size)
+    def _packed(self, sums: RowSums, batch: Batch) -> BatchOutput:
+        weights, totals = self._pooling.weights(batch.token_ids, batch.lengths)
+        summed = sums(batch, weights)
+        return BatchOutput(np.divide(summed.sums, totals), summed.computed_tokens)
 
 
 def _compiled(model: PreTrainedModel) -> Callable[..., Any]:
     """Compiled once for all shapes; a GPU then keeps a graph of each. Results are copied before the next forward."""
     compiled: Callable[..., Any] = torch.compile(model, mode="reduce-overhead", dynamic=True)
     return compiled
-
-
-def _eager(model: PreTrainedModel) -> Forward:
-    """The loaded model as a packed forward; its attention is attention.py's."""
-
-    def forward(ids: torch.Tensor, positions: torch.Tensor, cu_seqlens: torch.Tensor) -> torch.Tensor:
-        states: torch.Tensor = model(
-            input_ids=ids[None], position_ids=positions[None], cu_seq_lens_q=cu_seqlens
-        ).last_hidden_state
-        return states[0]
-
-    return forward
-
-
-def _reordered(batch: Batch, order: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Ids and lengths with the rows in another order."""
-    lengths = batch.lengths.astype(np.int64)
-    starts = np.cumsum(lengths) - lengths
-    sorted_lengths = lengths[order]
-    sorted_starts = np.cumsum(sorted_lengths) - sorted_lengths
-    places = np.arange(batch.token_ids.size) + np.repeat(starts[order] - sorted_starts, sorted_lengths)
-    return batch.token_ids[places].astype(np.int64), sorted_lengths

@@ -14,16 +14,13 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrained
 
 from sluice_server.backend import ModelInfo
 from sluice_server.errors import ModelLoadError
-from sluice_server.model import layout, precision, sentence_files, sources
-from sluice_server.model.compiled import upgrade
-from sluice_server.model.compiled.artifact import Recipe
+from sluice_server.model import acceleration, layout, precision, sentence_files, sources
 from sluice_server.model.config import LoadedModel, ModelConfig
 from sluice_server.model.cuda import fp8
 from sluice_server.model.cuda.backend import GraphBackend, Limits, ModelParts
 from sluice_server.model.cuda.loading import packed_backend, serve_fp8
 from sluice_server.model.execution import FAITHFUL_COSINE, TorchBackend
 from sluice_server.model.fingerprint import PROBE_TEXTS, digest
-from sluice_server.model.native import upgrade as native
 from sluice_server.model.pooling import Pooling, excluded_token_ids
 from sluice_server.model.sentence_files import SentenceFiles
 from sluice_server.model.similarity import lowest_cosine
@@ -116,7 +113,7 @@ def _load(config: ModelConfig, source: sources.Source) -> LoadedModel:
     _check_precision(served, expected, probe_rows)
     _say_unused(config, info)
     if config.compile and chosen == "packed" and device == "cpu":
-        _compile(config, source, model, served, probe_rows, expected)
+        acceleration.begin(config, source.folder, model, served, layout.as_batch(probe_rows), expected)
     return LoadedModel(served, tokenizer)
 
 
@@ -155,36 +152,6 @@ def _say_unused(config: ModelConfig, info: ModelInfo) -> None:
         logger.warning("QUANTIZATION=fp8 is not used: %s", obstacle)
     if config.compile_padded and info.layout != "padded":
         logger.warning("COMPILE=reduce-overhead is not used: it compiles the padded layout (LAYOUT=padded)")
-
-
-def _compile(
-    config: ModelConfig,
-    source: sources.Source,
-    model: PreTrainedModel,
-    served: TorchBackend,
-    rows: list[NDArray[np.int32]],
-    exact: NDArray[np.float32],
-) -> None:
-    """Has the model computed by an engine of ours, or compiled; in the background, or at once what the cache holds."""
-    recipe = Recipe(
-        folder=str(source.folder.resolve()),
-        dtype=served.info.dtype,
-        threads=torch.get_num_threads(),
-        trust_remote_code=config.trust_remote_code,
-        allow_pickle=config.allow_pickle,
-    )
-    probe = layout.as_batch(rows)
-    attempts = [native.Attempt(model.dtype, lambda forward: served.adopt(forward, probe, "native"))]
-    if config.quantization == "int8":
-        attempts.insert(
-            0, native.Attempt(torch.int8, lambda forward: served.adopt(forward, probe, "native-int8", exact))
-        )
-    native.begin(
-        model,
-        config.cache_dir,
-        attempts,
-        lambda: upgrade.begin(recipe, config.cache_dir, lambda forward: served.adopt(forward, probe)),
-    )
 
 
 def _check_precision(served: TorchBackend, expected: NDArray[np.float32], rows: list[NDArray[np.int32]]) -> None:

@@ -4,11 +4,31 @@ Pooling is a weight for each token, made on the host; the device adds up, in the
 the host divides.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from sluice_server.backend import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Summed:
+    """Rows added up.
+
+    Attributes:
+        sums: float32 (n, width), in the batch's order.
+        computed_tokens: Positions computed, padding included.
+    """
+
+    sums: NDArray[np.float32]
+    computed_tokens: int
+
+
+RowSums = Callable[[Batch, NDArray[np.float32]], Summed]
+"""Computes a packed batch and adds up each row's token states, each times its weight: float32 (total,)."""
 
 
 class Pooling:
@@ -22,9 +42,11 @@ class Pooling:
 
     def __init__(self, kind: str, excluded_ids: Iterable[int], vocab_size: int) -> None:
         self.kind = kind
-        # One look-up per token, whatever the number of excluded ones.
-        self._counts = np.ones(vocab_size, dtype=np.float32)
-        self._counts[list(excluded_ids)] = 0.0
+        excluded = list(excluded_ids)
+        # One look-up per token, whatever the number of excluded ones; none where there are none.
+        self._counts = np.ones(vocab_size, dtype=np.float32) if excluded else None
+        if self._counts is not None:
+            self._counts[excluded] = 0.0
 
     def weights(
         self, ids: NDArray[np.integer], lengths: NDArray[np.integer]
@@ -40,9 +62,11 @@ class Pooling:
         Returns:
             float32 (total,), 1 or 0, and float32 (n, 1), the sum of each row's.
         """
+        if self.kind == "mean" and self._counts is None:
+            return np.ones(len(ids), dtype=np.float32), lengths.astype(np.float32)[:, None]
         ends = np.cumsum(lengths)
         starts = ends - lengths
-        if self.kind != "mean":
+        if self.kind != "mean" or self._counts is None:
             weights = np.zeros(len(ids), dtype=np.float32)
             weights[starts if self.kind == "cls" else ends - 1] = 1.0
             return weights, np.ones((len(lengths), 1), dtype=np.float32)

@@ -172,14 +172,14 @@ def test_a_compiled_model_is_made_once_and_gives_the_same_embeddings(
 
 def test_an_artifact_that_computes_something_else_is_not_taken(tmp_path: Path) -> None:
     backend = load(tmp_path, compile=False)
-    refusal = backend.adopt(lambda ids, *_: torch.randn(len(ids), 384), batches()[1])  # type: ignore[attr-defined]
+    refusal = backend.adopt_compiled(lambda ids, *_: torch.randn(len(ids), 384), batches()[1])  # type: ignore[attr-defined]
     assert "its embeddings differ from the loaded model's" in refusal
     assert backend.execution == "eager"
 
 
 def test_a_forward_meets_every_size_before_traffic_does(tmp_path: Path) -> None:
     backend = load(tmp_path, compile=False)
-    loaded, met = backend._compute.args[0], list[int]()  # type: ignore[attr-defined]
+    loaded, met = backend._compute.args[0].args[0], list[int]()  # type: ignore[attr-defined]
 
     def forward(ids: torch.Tensor, positions: torch.Tensor, cu_seqlens: torch.Tensor) -> torch.Tensor:
         met.append(len(ids))
@@ -187,7 +187,7 @@ def test_a_forward_meets_every_size_before_traffic_does(tmp_path: Path) -> None:
         return loaded(ids, positions, cu_seqlens)
 
     probe = batches()[0]
-    assert backend.adopt(forward, probe) is None  # type: ignore[attr-defined]
+    assert backend.adopt_compiled(forward, probe) is None  # type: ignore[attr-defined]
     assert backend.execution == "compiled"
     rehearsed = met[1:]
     assert rehearsed == list(grid.sizes(rehearsed[-1]))

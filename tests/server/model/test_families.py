@@ -1,18 +1,19 @@
 """Every family, in every layout, computes what transformers computes for each row alone."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sluice_server.backend import Batch
-from sluice_server.errors import ModelLoadError
 from sluice_server.model.grid import round_up
+from sluice_server.model.native import architecture
 
 from tests.server.model.conftest import FAMILIES, alone_by_transformers, cosines, load, random_batch, rows_of
 
 Folders = Callable[[str], Path]
-PACKED = sorted(set(FAMILIES) - {"mpnet"})
+WITH_ANY_ATTENTION = sorted(set(FAMILIES) - {"mpnet"})
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
@@ -23,21 +24,29 @@ def test_a_batch_equals_each_row_alone(family_folder: Folders, family: str, layo
     np.testing.assert_allclose(output.embeddings, alone_by_transformers(family_folder(family), batch), atol=1e-5)
 
 
-@pytest.mark.parametrize("family", PACKED)
-def test_auto_packs_what_can_be_packed_and_fills_up_to_the_grid_alone(family_folder: Folders, family: str) -> None:
+@pytest.mark.parametrize("family", WITH_ANY_ATTENTION)
+def test_auto_packs_and_fills_up_to_the_grid_alone(family_folder: Folders, family: str) -> None:
     backend = load(family_folder(family)).backend
     batch = random_batch()
     assert backend.info.layout == "packed"
     assert backend.embed(batch).computed_tokens == round_up(batch.useful_tokens)
 
 
-def test_relative_bias_is_served_padded(family_folder: Folders) -> None:
-    assert load(family_folder("mpnet")).backend.info.layout == "padded"
+def test_a_model_with_an_attention_of_its_own_is_packed_by_length_and_fills_nothing_up(family_folder: Folders) -> None:
+    backend = load(family_folder("mpnet")).backend
+    batch = random_batch()
+    assert backend.info.layout == "packed"
+    assert backend.embed(batch).computed_tokens == batch.useful_tokens
 
 
-def test_packed_relative_bias_is_refused(family_folder: Folders) -> None:
-    with pytest.raises(ModelLoadError, match=r"LAYOUT=packed: .*attention of its own; expected padded, or auto"):
-        load(family_folder("mpnet"), layout="packed")
+def test_a_model_with_an_attention_of_its_own_is_not_compiled_by_torch(
+    family_folder: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(architecture, "_FAMILIES", {})
+    backend = load(family_folder("mpnet"), compile=True, cache_dir=str(tmp_path)).backend
+    assert backend.execution == "eager"
+    assert "the model stays uncompiled: MPNetModel has an attention of its own" in caplog.text
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))

@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,8 @@ from transformers import (
     BertModel,
     DistilBertConfig,
     DistilBertModel,
+    MPNetConfig,
+    MPNetModel,
     PreTrainedModel,
     RobertaConfig,
     RobertaModel,
@@ -93,29 +94,49 @@ def distilbert() -> DistilBertModel:
     )
 
 
+def mpnet() -> MPNetModel:
+    torch.manual_seed(4)
+    return randomized(
+        MPNetModel(
+            MPNetConfig(
+                vocab_size=90, hidden_size=64, num_attention_heads=4, num_hidden_layers=2, intermediate_size=80,
+                max_position_embeddings=700,
+            )
+        )
+    )  # fmt: skip
+
+
 def randomized(model: Any) -> Any:
     """With weights of a trained model's size, so that attention and activations are far from linear."""
     with torch.no_grad():
         for name, weight in model.named_parameters():
-            weight.normal_(0.0, 0.3)
+            # Of a bias of scores as large as scores are.
+            weight.normal_(0.0, 2.0 if "relative" in name else 0.3)
             if name.endswith("LayerNorm.weight") or "layer_norm.weight" in name:
                 weight.add_(1.0)
     return model.eval()
 
 
-def packed(lengths: list[int], vocabulary: int, first_position: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """ids, positions and cu_seqlens."""
-    random = torch.Generator().manual_seed(len(lengths) + sum(lengths))
-    ids = torch.randint(5, vocabulary, (sum(lengths),), generator=random)
-    positions = torch.cat([torch.arange(length) + first_position for length in lengths])
-    return ids, positions, torch.tensor([0, *np.cumsum(lengths)])
+def rows_of(lengths: list[int], vocabulary: int = 90) -> Batch:
+    ids = np.random.default_rng(len(lengths) + sum(lengths)).integers(5, vocabulary, sum(lengths), dtype=np.int32)
+    return Batch(ids, np.array(lengths, dtype=np.int32), max(lengths), len(lengths))
 
 
-def one_by_one(model: PreTrainedModel, ids: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
-    """transformers, one row after the other."""
+def one_by_one(model: PreTrainedModel, asked: Batch) -> torch.Tensor:
+    """Token states by transformers, one row after the other."""
+    rows = torch.from_numpy(asked.token_ids.astype(np.int64)).split(asked.lengths.tolist())
     with torch.inference_mode():
-        rows = [model(input_ids=ids[start:end][None]).last_hidden_state[0] for start, end in pairwise(ends)]
-    return torch.cat(rows).float()
+        return torch.cat([model(input_ids=row[None]).last_hidden_state[0] for row in rows]).float()
+
+
+def encoder(library: Any, model: PreTrainedModel, threads: int = 2, dtype: torch.dtype | None = None) -> NativeEncoder:
+    first_position = 2 if isinstance(model, RobertaModel | MPNetModel) else 0
+    return NativeEncoder(library, architecture.read(model, first_position), threads, dtype)
+
+
+def token_states(served: NativeEncoder, asked: Batch) -> torch.Tensor:
+    served(asked, np.ones(len(asked.token_ids), dtype=np.float32))
+    return torch.from_numpy(served.token_states(len(asked.token_ids)))
 
 
 def error(states: torch.Tensor, expected: torch.Tensor) -> float:
@@ -132,23 +153,22 @@ def assert_same(
     threads: int = 2,
     noise: float = 2**-8,
 ) -> None:
-    first_position = 2 if isinstance(model, RobertaModel) else 0
-    ids, positions, ends = packed(lengths, model.config.vocab_size, first_position)
-    expected = one_by_one(model, ids, ends)
+    asked = rows_of(lengths, model.config.vocab_size)
+    expected = one_by_one(model, asked)
     served = copy.deepcopy(model).to(dtype)
-    states = NativeEncoder(library, architecture.read(served), threads)(ids, positions, ends)
+    states = token_states(encoder(library, served, threads), asked)
     if dtype == torch.float32:
         torch.testing.assert_close(states, expected, rtol=1e-4, atol=1e-4)
     else:
         # States are of size one. Of a few tokens it is chance whose roundings are nearer, so those get an absolute bound.
-        assert error(states, expected) <= max(1.2 * error(one_by_one(served, ids, ends), expected), noise)
+        assert error(states, expected) <= max(1.2 * error(one_by_one(served, asked), expected), noise)
 
 
 LENGTHS = [[1], [1, 1, 1], [7, 64, 1, 33], [512], [600, 3], [20] * 40, list(range(1, 40))]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("make", [bert, roberta, distilbert])
+@pytest.mark.parametrize("make", [bert, roberta, distilbert, mpnet])
 @pytest.mark.parametrize("lengths", LENGTHS, ids=lambda lengths: f"{len(lengths)}-rows-{sum(lengths)}-tokens")
 def test_each_family_is_what_transformers_computes(
     built: Any, make: Callable[[], PreTrainedModel], lengths: list[int], dtype: torch.dtype
@@ -180,9 +200,12 @@ def test_any_sizes_are_what_transformers_computes(
     assert_same(built, model, lengths, dtype=dtype, threads=threads, noise=2**-5)
 
 
+@pytest.mark.parametrize("make", [bert, mpnet])
 @pytest.mark.parametrize("lengths", LENGTHS, ids=lambda lengths: f"{len(lengths)}-rows-{sum(lengths)}-tokens")
-def test_a_cpu_without_avx512_computes_the_same(built_for_avx2: Any, lengths: list[int]) -> None:
-    assert_same(built_for_avx2, bert(), lengths)
+def test_a_cpu_without_avx512_computes_the_same(
+    built_for_avx2: Any, make: Callable[[], PreTrainedModel], lengths: list[int]
+) -> None:
+    assert_same(built_for_avx2, make(), lengths)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -194,27 +217,76 @@ def test_minilm_is_what_transformers_computes(built: Any, minilm_model: PreTrain
 def test_the_number_of_threads_and_the_neighbours_change_nothing(
     built: Any, minilm_model: PreTrainedModel, dtype: torch.dtype
 ) -> None:
-    lengths = [31, 64, 5, 1, 300, 12, 80, 45]
-    ids, positions, ends = packed(lengths, 30000, 0)
-    found = architecture.read(copy.deepcopy(minilm_model).to(dtype))
-    one, two = NativeEncoder(built, found, 1), NativeEncoder(built, found, 2)
-    together = one(ids, positions, ends).clone()
-    torch.testing.assert_close(two(ids, positions, ends), together, rtol=0, atol=1e-5)
-    for start, end in pairwise(ends.tolist()):
-        alone = two(ids[start:end], positions[start:end], torch.tensor([0, end - start]))
-        torch.testing.assert_close(alone, together[start:end], rtol=0, atol=1e-5)
+    asked = rows_of([31, 64, 5, 1, 300, 12, 80, 45], 30000)
+    weights = np.ones(len(asked.token_ids), dtype=np.float32)
+    served = copy.deepcopy(minilm_model).to(dtype)
+    one, two = encoder(built, served, 1), encoder(built, served, 2)
+    together = one(asked, weights).sums
+    np.testing.assert_allclose(two(asked, weights).sums, together, rtol=0, atol=1e-4)
+    ends = np.cumsum(asked.lengths)
+    for row, (length, end) in enumerate(zip(asked.lengths, ends, strict=True)):
+        alone = Batch(asked.token_ids[end - length : end], asked.lengths[row : row + 1], int(length), 1)
+        np.testing.assert_allclose(two(alone, weights[:length]).sums[0], together[row], rtol=0, atol=1e-4)
 
 
 def test_more_tokens_than_are_computed_at_a_time(built: Any) -> None:
     assert_same(built, bert(), [100] * 90)
 
 
-def test_a_token_outside_the_vocabulary_is_an_error(built: Any) -> None:
-    served = NativeEncoder(built, architecture.read(bert()), 2)
-    with pytest.raises(IndexError, match="ids 5 to 90: expected 0 to 89"):
-        served(torch.tensor([5, 90]), torch.tensor([0, 1]), torch.tensor([0, 2]))
-    with pytest.raises(IndexError, match="positions 0 to 700: expected 0 to 699"):
-        served(torch.tensor([5, 6]), torch.tensor([0, 700]), torch.tensor([0, 2]))
+@settings(max_examples=25, deadline=None)
+@given(lengths=st.lists(st.integers(1, 130), min_size=1, max_size=50), threads=st.integers(1, 3), seed=st.integers(0))
+def test_each_row_is_the_sum_of_its_own_states_by_their_weights(
+    built: Any, lengths: list[int], threads: int, seed: int
+) -> None:
+    asked = rows_of(lengths)
+    weights = np.random.default_rng(seed).choice(np.array([0, 1, 2], dtype=np.float32), len(asked.token_ids))
+    served = encoder(built, bert(), threads)
+    summed = served(asked, weights)
+    weighted = served.token_states(len(asked.token_ids)) * weights[:, None]
+    expected = np.add.reduceat(weighted, np.cumsum(asked.lengths) - asked.lengths)
+    np.testing.assert_allclose(summed.sums, expected, rtol=1e-5, atol=1e-4)
+    assert summed.computed_tokens == sum(lengths)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("pooled", [0, -1], ids=["first", "last"])
+def test_one_token_of_each_row_is_the_same_whether_or_not_the_others_are_pooled(
+    built: Any, pooled: int, dtype: torch.dtype
+) -> None:
+    asked = rows_of([1, 130, 7, 64, 300, 2])
+    served = encoder(built, bert().to(dtype))
+    ends = np.cumsum(asked.lengths)
+    places = ends - asked.lengths if pooled == 0 else ends - 1
+    expected = token_states(served, asked)[places].clone()
+    weights = np.zeros(len(asked.token_ids), dtype=np.float32)
+    weights[places] = 1
+    np.testing.assert_allclose(served(asked, weights).sums, expected, rtol=0, atol=1e-4)
+
+
+def test_a_state_without_weight_adds_nothing_even_where_it_is_not_a_number(built: Any) -> None:
+    model = bert()
+    with torch.no_grad():
+        model.embeddings.word_embeddings.weight[7] = float("nan")
+        for layer in model.encoder.layer:
+            layer.attention.output.dense.weight.zero_()
+            layer.attention.self.value.weight.zero_()
+    served = encoder(built, model)
+    asked = Batch(np.array([5, 7, 6], dtype=np.int32), np.array([1, 1, 1], dtype=np.int32), 1, 3)
+    sums = served(asked, np.array([1, 0, 1], dtype=np.float32)).sums
+    assert np.isfinite(sums).all()
+    assert (sums[1] == 0).all()
+
+
+def test_what_is_outside_the_tables_is_an_error(built: Any) -> None:
+    served = encoder(built, bert())
+    for ids in ([5, 90], [5, -1]):
+        asked = Batch(np.array(ids, dtype=np.int32), np.array([2], dtype=np.int32), 2, 1)
+        with pytest.raises(IndexError, match=f"ids {min(ids)} to {max(ids)}: expected 0 to 89"):
+            token_states(served, asked)
+    with pytest.raises(IndexError, match="rows of 3 to 701 tokens: expected 1 to 700"):
+        token_states(served, rows_of([3, 701]))
+    with pytest.raises(IndexError, match="rows of 3 to 699 tokens: expected 1 to 698"):
+        token_states(encoder(built, roberta()), rows_of([3, 699]))
 
 
 def with_another_weight() -> PreTrainedModel:
@@ -243,7 +315,7 @@ def without_a_layer() -> PreTrainedModel:
 )
 def test_what_is_not_known_for_certain_is_refused(make: Callable[[], PreTrainedModel], reason: str) -> None:
     with pytest.raises(architecture.UnknownArchitectureError, match=reason):
-        architecture.read(make())
+        architecture.read(make(), 0)
 
 
 def test_another_class_of_model_is_refused() -> None:
@@ -253,7 +325,7 @@ def test_another_class_of_model_is_refused() -> None:
         config_class = BertConfig
 
     with pytest.raises(architecture.UnknownArchitectureError, match="BertModel is none of BertModel, RobertaModel"):
-        architecture.read(BertModel(BertConfig()))
+        architecture.read(BertModel(BertConfig()), 0)
 
 
 def load(cache: Path, dtype: str, *, compile: bool, **more: Any) -> Backend:  # noqa: A002 - the setting's name
@@ -261,11 +333,6 @@ def load(cache: Path, dtype: str, *, compile: bool, **more: Any) -> Backend:  # 
         str(minilm_folder()), cache_dir=str(cache), dtype=dtype, layout="packed", compile=compile, **more
     )
     return load_model(config, lambda *_: None).backend
-
-
-def batch(lengths: list[int]) -> Batch:
-    ids = np.random.default_rng(3).integers(1000, 30000, sum(lengths)).astype(np.int32)
-    return Batch(ids, np.array(lengths, dtype=np.int32), max(lengths), len(lengths))
 
 
 @pytest.mark.parametrize("dtype", [str(dtype).removeprefix("torch.") for dtype in DTYPES])
@@ -282,7 +349,7 @@ def test_a_server_takes_the_engine_when_it_is_built_and_from_then_on_at_once(
         time.sleep(0.05)
     again = load(tmp_path, dtype, compile=True)
     assert again.execution == "native", "what the cache holds is taken at once"
-    asked = batch([1, 37, 200, 5])
+    asked = rows_of([1, 37, 200, 5], 30000)
     expected = torch.from_numpy(plain.embed(asked).embeddings)
     for backend in (first, again):
         given_back = backend.embed(asked)
@@ -300,7 +367,7 @@ def attempt(refusal: str | None = None, dtype: torch.dtype = torch.float32) -> u
 def test_what_the_engine_refuses_goes_the_other_way(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     went: list[str] = []
-    upgrade.begin(bert(hidden_act="gelu_new"), str(tmp_path), [attempt()], lambda: went.append("other"))
+    upgrade.begin(bert(hidden_act="gelu_new"), 0, str(tmp_path), [attempt()], lambda: went.append("other"))
     assert went == ["other"]
     assert "is not used: activation 'gelu_new'" in caplog.text
 
@@ -310,7 +377,7 @@ def test_without_a_compiler_it_goes_the_other_way(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     went = threading.Event()
-    upgrade.begin(bert(), str(tmp_path), [attempt()], went.set)
+    upgrade.begin(bert(), 0, str(tmp_path), [attempt()], went.set)
     assert went.wait(30)
     assert "is not used: no g++ on the PATH" in caplog.text
 
@@ -320,7 +387,7 @@ def test_a_tight_memory_limit_goes_the_other_way(
 ) -> None:
     monkeypatch.setattr(memory, "free_bytes", lambda: 1 << 28)
     went = threading.Event()
-    upgrade.begin(bert(), str(tmp_path), [attempt()], went.set)
+    upgrade.begin(bert(), 0, str(tmp_path), [attempt()], went.set)
     assert went.wait(30)
     assert "g++ needs 384 MiB and the memory limit leaves 256" in caplog.text
 
@@ -330,7 +397,7 @@ def test_a_damaged_library_goes_the_other_way(tmp_path: Path, caplog: pytest.Log
     path.parent.mkdir()
     path.write_bytes(b"not a library")
     went: list[str] = []
-    upgrade.begin(bert(), str(tmp_path), [attempt()], lambda: went.append("other"))
+    upgrade.begin(bert(), 0, str(tmp_path), [attempt()], lambda: went.append("other"))
     assert went == ["other"]
     assert "is not used" in caplog.text
 
@@ -341,21 +408,20 @@ def test_an_engine_that_computes_something_else_goes_the_other_way(
     del built
     library.build(library.locate(str(tmp_path)))
     went: list[str] = []
-    upgrade.begin(bert(), str(tmp_path), [attempt("its embeddings differ")], lambda: went.append("other"))
+    upgrade.begin(bert(), 0, str(tmp_path), [attempt("its embeddings differ")], lambda: went.append("other"))
     assert went == ["other"]
     assert "is not used in float32: its embeddings differ" in caplog.text
 
 
 @pytest.mark.skipif(not INT8, reason="the CPU multiplies no bytes")
-@pytest.mark.parametrize("make", [bert, roberta, distilbert])
+@pytest.mark.parametrize("make", [bert, roberta, distilbert, mpnet])
 @pytest.mark.parametrize("lengths", LENGTHS, ids=lambda lengths: f"{len(lengths)}-rows-{sum(lengths)}-tokens")
 def test_bytes_come_near_to_what_transformers_computes(
     built: Any, make: Callable[[], PreTrainedModel], lengths: list[int]
 ) -> None:
-    model = make()
-    ids, positions, ends = packed(lengths, 90, 2 if isinstance(model, RobertaModel) else 0)
-    states = NativeEncoder(built, architecture.read(model), 2, torch.int8)(ids, positions, ends)
-    cosine = F.cosine_similarity(states, one_by_one(model, ids, ends))
+    model, asked = make(), rows_of(lengths)
+    states = token_states(encoder(built, model, dtype=torch.int8), asked)
+    cosine = F.cosine_similarity(states, one_by_one(model, asked))
     assert float(cosine.mean()) >= 0.99
 
 
@@ -366,7 +432,7 @@ def test_quantization_is_taken_where_it_is_near_enough(tmp_path: Path, dtype: st
     plain = load(tmp_path, "float32", compile=False)
     served = load(tmp_path, dtype, compile=True, quantization="int8")
     assert served.execution == "native-int8"
-    asked = batch([1, 37, 200, 5])
+    asked = rows_of([1, 37, 200, 5], 30000)
     cosine = F.cosine_similarity(*(torch.from_numpy(one.embed(asked).embeddings) for one in (plain, served)))
     assert 0.99 <= float(cosine.min()) < 0.99999
 
@@ -385,7 +451,7 @@ def test_quantization_that_is_too_far_from_float32_is_refused(
 def test_quantization_without_the_engine_is_said_to_be_off(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert load(tmp_path, "float32", compile=False, quantization="int8").execution == "eager"
     assert "QUANTIZATION=int8 is not used" in caplog.text
-    upgrade.begin(bert(hidden_act="gelu_new"), str(tmp_path), [attempt(dtype=torch.int8)], lambda: None)
+    upgrade.begin(bert(hidden_act="gelu_new"), 0, str(tmp_path), [attempt(dtype=torch.int8)], lambda: None)
     assert "not used, and so no int8: activation 'gelu_new'" in caplog.text
 
 

@@ -17,12 +17,10 @@ import torch
 from sluice_server.model import cpp
 from sluice_server.model.compiled import artifact, library, memory
 from sluice_server.model.compiled.artifact import Artifact, Recipe
+from sluice_server.model.packed import Forward
 from sluice_server.threads import yield_cores
 
 logger = logging.getLogger(__name__)
-
-Forward = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""ids, positions and cu_seqlens to token states, all int64 and on the CPU; see job.Forward."""
 
 _JOB_SECONDS = 1800
 _LOWEST_PRIORITY = 19

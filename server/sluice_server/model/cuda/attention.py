@@ -9,7 +9,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AttentionInterface, PreTrainedModel
 
-from sluice_server.model.attention import attended_shape, packed_attention
+from sluice_server.model.attention import attended_shape, packed_attention, takes_packed
 
 NAME = "sluice_varlen"
 
@@ -69,7 +69,13 @@ def sides(window: int) -> tuple[int, int]:
 
 
 def use(model: PreTrainedModel) -> None:
-    """Has the model attend with varlen_attention."""
+    """Has the model attend with varlen_attention.
+
+    Raises:
+        ValueError: The model has only an attention of its own.
+    """
+    if not takes_packed(model):
+        raise ValueError(f"{type(model).__name__} has an attention of its own")
     AttentionInterface.register(NAME, _layer)
     model.set_attn_implementation(NAME)
 

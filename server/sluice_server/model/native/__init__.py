@@ -1,1 +1,1 @@
-"""A CPU engine of our own for BERT's family: built in seconds where it runs, with no memory or code per shape."""
+"""A CPU engine of our own for models like BERT: built in seconds where it runs, with no memory or code per shape."""

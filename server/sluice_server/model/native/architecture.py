@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -25,6 +26,7 @@ class Names:
 
     Attributes:
         type_table: Of token types; None where the family has none.
+        bias_table: Added to scores by the distance of a key; None where the family has none.
     """
 
     layers: str
@@ -39,6 +41,7 @@ class Names:
     type_table: str | None
     activation: str
     intermediate: str
+    bias_table: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,9 @@ class Architecture:
     Attributes:
         dtype: float32 or bfloat16, of the weights and of the computation.
         words: (vocabulary, width), in that dtype; the model's own tensor.
-        places: float32 (positions, width); token type 0 is added.
+        places: float32 (positions, width), from the first that a row has on; token type 0 is added.
+        bias: float32 (heads, 2 positions + 16), added to the score of each key from positions - 1 before a query to
+            beyond as far behind it; or None.
         norm: Gain and shift of the embeddings' LayerNorm, float32.
         epsilon: Of every LayerNorm.
     """
@@ -73,6 +78,7 @@ class Architecture:
     epsilon: float
     words: torch.Tensor
     places: torch.Tensor
+    bias: torch.Tensor | None
     norm: tuple[torch.Tensor, torch.Tensor]
     state: dict[str, torch.Tensor]
     names: Names
@@ -95,17 +101,27 @@ _DISTILBERT = Names(
     out="attention.out_lin", attention_norm="sa_layer_norm", widen="ffn.lin1", narrow="ffn.lin2",
     output_norm="output_layer_norm", type_table=None, activation="activation", intermediate="hidden_dim",
 )  # fmt: skip
+_MPNET = Names(
+    layers="encoder.layer", query="attention.attn.q", key="attention.attn.k", value="attention.attn.v",
+    out="attention.attn.o", attention_norm="attention.LayerNorm", widen="intermediate.dense", narrow="output.dense",
+    output_norm="output.LayerNorm", type_table=None, activation="hidden_act", intermediate="intermediate_size",
+    bias_table="encoder.relative_attention_bias.weight",
+)  # fmt: skip
 _FAMILIES = {
     "BertModel": _BERT, "RobertaModel": _BERT, "XLMRobertaModel": _BERT, "CamembertModel": _BERT,
-    "DistilBertModel": _DISTILBERT,
+    "DistilBertModel": _DISTILBERT, "MPNetModel": _MPNET,
 }  # fmt: skip
 _WORDS, _POSITIONS, _NORM = (
     f"embeddings.{name}" for name in ("word_embeddings.weight", "position_embeddings.weight", "LayerNorm")
 )
 
 
-def read(model: PreTrainedModel) -> Architecture:
+def read(model: PreTrainedModel, first_position: int) -> Architecture:
     """The weights of a model and what is done with them.
+
+    Args:
+        model: In evaluation mode.
+        first_position: Of a row: padding_idx + 1 in RoBERTa's family, else 0.
 
     Raises:
         UnknownArchitectureError: Anything of it is not known.
@@ -120,16 +136,26 @@ def read(model: PreTrainedModel) -> Architecture:
     width = int(config.hidden_size)
     heads, intermediate = int(config.num_attention_heads), int(getattr(config, names.intermediate))
     _check_sizes(width, heads, intermediate)
-    places = state[_POSITIONS].float()
+    places = state[_POSITIONS][first_position:].float()
     if names.type_table:
         places = places + state[names.type_table][0].float()
     return Architecture(
         dtype=_only({tensor.dtype for tensor in state.values()}, _DTYPES, "weights"),
         width=width, heads=heads, intermediate=intermediate, count=count,
         activation=ACTIVATIONS[str(getattr(config, names.activation))], epsilon=_epsilon(model),
-        words=state[_WORDS].contiguous(), places=places.contiguous(), norm=_pair(state, _NORM), state=state,
-        names=names,
+        words=state[_WORDS].contiguous(), places=places.contiguous(), bias=_bias(model, names, len(places)),
+        norm=_pair(state, _NORM), state=state, names=names,
     )  # fmt: skip
+
+
+def _bias(model: PreTrainedModel, names: Names, positions: int) -> torch.Tensor | None:
+    """Depends on nothing but the distance, so one row for each head says all."""
+    if names.bias_table is None:
+        return None
+    distances = torch.arange(1 - positions, positions + 1 + _LANES)
+    encoder: Any = model.encoder
+    table: torch.Tensor = encoder.relative_attention_bias.weight[encoder.relative_position_bucket(distances)]
+    return table.float().T.contiguous()
 
 
 def _check_names(state: dict[str, torch.Tensor], names: Names, count: int) -> None:
@@ -138,7 +164,7 @@ def _check_names(state: dict[str, torch.Tensor], names: Names, count: int) -> No
         names.output_norm,
     )  # fmt: skip
     expected = {_WORDS, _POSITIONS, f"{_NORM}.weight", f"{_NORM}.bias"}
-    expected |= {names.type_table} if names.type_table else set()
+    expected |= {table for table in (names.type_table, names.bias_table) if table}
     expected |= {
         f"{names.layers}.{index}.{part}.{kind}"
         for index in range(count)

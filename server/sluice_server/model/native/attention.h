@@ -21,8 +21,6 @@ struct Head {
   T* token(int64_t index) const { return data + index * stride; }
 };
 
-inline int64_t whole_vectors(int64_t size) { return (size + kLanes - 1) / kLanes * kLanes; }
-
 // The queries [from, to) of a row, and the keys [first, end) that any of them sees.
 struct Part {
   int64_t from, to, first, end, width, window;
@@ -108,9 +106,11 @@ void pack_values(const Part& part, Head<const T> value, typename Kind::Value* pa
       }
 }
 
-// Scores to weights, not yet divided by their sum, of which the reciprocal is returned.
+// Scores to weights, not yet divided by their sum, of which the reciprocal is returned. A bias, where there is one, is
+// added to the scaled score of a key by its distance behind the query.
 template <class Kind>
-float weigh(const Part& part, int64_t query, float scale, const float* scores, typename Kind::Value* weights) {
+float weigh(const Part& part, int64_t query, float scale, const float* bias, float* scores,
+            typename Kind::Value* weights) {
   // The keys that this query sees; the vectors before and behind them weigh nothing.
   const int64_t low = part.window > 0 ? std::max<int64_t>(0, query - part.window + 1 - part.first) : 0;
   const int64_t high = part.window > 0 ? std::min(part.keys(), query + part.window - part.first) : part.keys();
@@ -120,6 +120,11 @@ float weigh(const Part& part, int64_t query, float scale, const float* scores, t
     const Ints place = lanes + static_cast<int32_t>(j);
     return (place >= static_cast<int32_t>(low)) & (place < static_cast<int32_t>(high));
   };
+  if (bias) {
+    bias += part.first - query;
+    for (int64_t j = from; j < to; j += kLanes) store(scores + j, load(scores + j) * scale + load(bias + j));
+    scale = 1.0f;
+  }
   Floats top = Floats{} - INFINITY;
   for (int64_t j = from; j < to; j += kLanes) top = larger(top, seen(j) ? load(scores + j) : top);
   constexpr bool kRough = std::is_same_v<typename Kind::Value, Brain>;
@@ -137,9 +142,11 @@ float weigh(const Part& part, int64_t query, float scale, const float* scores, t
   return 1.0f / sum(total);
 }
 
+// bias: of each distance behind a query, from the longest before it to a vector past the longest behind it, and
+// pointing at its own; or null.
 template <class Kind, typename T>
 void attend(const Part& part, Head<const T> query, Head<const T> key, Head<const T> value, Head<T> out, float scale,
-            Scratch<Kind>& scratch) {
+            const float* bias, Scratch<Kind>& scratch) {
   using Value = typename Kind::Value;
   const int64_t padded = part.padded_keys(), stride = padded + 64 / sizeof(Value);
   Value* keys = room(scratch.keys, part.width * padded);
@@ -171,7 +178,7 @@ void attend(const Part& part, Head<const T> query, Head<const T> key, Head<const
     }
     float scales[kTileRows];
     for (int64_t row = 0; row < count; ++row)
-      scales[row] = weigh<Kind>(part, from + row, scale, scores + row * padded, weights + row * stride);
+      scales[row] = weigh<Kind>(part, from + row, scale, bias, scores + row * padded, weights + row * stride);
     for (int64_t panel = 0; panel < over_width.count(); ++panel) {
       const int64_t vectors = over_width.vectors(panel);
       any_tile<Kind>({weights, stride, count}, values + over_width.start(panel), vectors, padded, results, vectors);

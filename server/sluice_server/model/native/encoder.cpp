@@ -22,25 +22,22 @@ AnyEncoder* sluice_open(int64_t kind, const sluice::Shape* shape) {
   return nullptr;
 }
 
-// The next layer; 0, or 1 where memory is short.
+// The next layer; the number of an Outcome.
 int64_t sluice_add_layer(AnyEncoder* encoder, const sluice::LayerSource* layer) {
   try {
     encoder->add_layer(*layer);
-    return 0;
+    return sluice::kDone;
   } catch (const std::bad_alloc&) {
-    return 1;
+    return sluice::kNoMemory;
   }
 }
 
-// ids and positions: (tokens,), within their tables; ends: (rows + 1,), from 0 on; states: (tokens, width), the result.
-// 0, or 1 where memory is short. One call at a time.
-int64_t sluice_run(AnyEncoder* encoder, const int64_t* ids, const int64_t* positions, const int64_t* ends, int64_t rows,
-                   int64_t threads, float* states) {
+// The number of an Outcome. One call at a time.
+int64_t sluice_run(AnyEncoder* encoder, const sluice::Call* call, int64_t threads) {
   try {
-    encoder->run(ids, positions, ends, rows, static_cast<int>(threads), states);
-    return 0;
+    return encoder->run(*call, static_cast<int>(threads));
   } catch (const std::bad_alloc&) {
-    return 1;
+    return sluice::kNoMemory;
   }
 }
 

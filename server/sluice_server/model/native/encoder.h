@@ -3,82 +3,24 @@
 #pragma once
 
 #include <omp.h>
-#include <sys/mman.h>
 
 #include <cstdint>
-#include <memory>
 #include <vector>
 
 #include "activations.h"
 #include "attention.h"
+#include "interface.h"
+#include "memory.h"
 #include "multiply.h"
 #include "schedule.h"
 
 namespace sluice {
 
-// The parts of the C interface; encoder.py fills them in, and what they point to is copied where nothing else is said.
-struct LinearSource {
-  const float *weight, *bias;
-};
-struct LayerSource {
-  LinearSource query_key_value, out, widen, narrow;
-  const float *attention_gain, *attention_shift, *output_gain, *output_shift;
-};
-struct Shape {
-  int64_t width, heads, intermediate, activation;
-  double epsilon;
-  const void* words;    // (vocabulary, width), of the kind's own type; not copied
-  const float* places;  // (positions, width), of positions and the one token type; not copied
-  const float *gain, *shift;
-};
-
-// Memory on whole cache lines and, where the kernel gives them, large pages; let go all at once.
-class Arena {
- public:
-  template <typename T>
-  T* take(int64_t count) {
-    const size_t size = (static_cast<size_t>(count) * sizeof(T) + 63) / 64 * 64;
-    if (size > left_) {
-      left_ = std::max((size + kPage - 1) / kPage * kPage, 4 * kPage);
-      chunks_.emplace_back(static_cast<char*>(::operator new(left_, std::align_val_t{kPage})));
-      next_ = chunks_.back().get();
-      madvise(next_, left_, MADV_HUGEPAGE);
-    }
-    char* taken = next_;
-    next_ += size;
-    left_ -= size;
-    return reinterpret_cast<T*>(taken);
-  }
-  float* copy(const float* from, int64_t count) {
-    float* to = take<float>(whole_vectors(count) + kPanel);
-    std::copy(from, from + count, to);
-    return to;
-  }
-
- private:
-  static constexpr size_t kPage = 2 << 20;
-  struct Free {
-    void operator()(char* chunk) const { ::operator delete(chunk, std::align_val_t{kPage}); }
-  };
-  std::vector<std::unique_ptr<char, Free>> chunks_;
-  char* next_ = nullptr;
-  size_t left_ = 0;
-};
-
-// A row-major buffer whose rows do not fall on the same lines of the cache.
-template <typename T>
-struct Table {
-  T* data = nullptr;
-  int64_t stride = 0;
-  T* row(int64_t index) const { return data + index * stride; }
-};
-
 class AnyEncoder {
  public:
   virtual ~AnyEncoder() = default;
   virtual void add_layer(const LayerSource& source) = 0;
-  virtual void run(const int64_t* ids, const int64_t* positions, const int64_t* ends, int64_t rows, int threads,
-                   float* states) = 0;
+  virtual Outcome run(const Call& call, int threads) = 0;
 };
 
 template <class Kind>
@@ -93,8 +35,15 @@ class Encoder : public AnyEncoder {
     Norm attention_norm, output_norm;
   };
 
+  // Neighbouring tokens [from, to) of a row, and where the first of them is among those that a block computes.
+  struct Run {
+    int64_t row, from, to, at;
+  };
+
   // Of one thread, for one block.
   struct Room {
+    std::vector<Run> runs;
+    std::vector<int64_t> tokens;
     std::vector<char> memory;
     Table<Kept> normal, attended, wide;
     Scratch<Attention> attention;
@@ -121,24 +70,33 @@ class Encoder : public AnyEncoder {
     });
   }
 
-  void run(const int64_t* ids, const int64_t* positions, const int64_t* ends, int64_t rows, int threads,
-           float* states) override {
-    for (int64_t row = 0; row < rows;) {
+  Outcome run(const Call& call, int threads) override {
+    ends_.assign(1, 0);
+    for (int64_t row = 0; row < call.rows; ++row) {
+      if (call.lengths[row] < 1 || call.lengths[row] > shape_.positions) return kTooLong;
+      ends_.push_back(ends_.back() + call.lengths[row]);
+    }
+    for (int64_t token = 0; token < ends_.back(); ++token)
+      if (call.ids[token] < 0 || call.ids[token] >= shape_.vocabulary) return kUnknownId;
+    for (int64_t row = 0; row < call.rows;) {
       // So many rows at a time that memory stays bounded whatever the batch.
       int64_t end = row + 1;
-      while (end < rows && ends[end + 1] - ends[row] <= kMostTokens) ++end;
-      run_some({ids, positions, ends + row, end - row, states}, threads);
+      while (end < call.rows && ends_[end + 1] - ends_[row] <= kMostTokens) ++end;
+      run_some({call, ends_.data() + row, end - row, call.sums + row * shape_.width}, threads);
       row = end;
     }
+    return kDone;
   }
 
  private:
   static constexpr int64_t kMostTokens = 4096;
 
+  // Some rows of a call; states are what is between the layers.
   struct Batch {
-    const int64_t *ids, *positions, *ends;
+    const Call& call;
+    const int64_t* ends;
     int64_t rows;
-    float* states;  // (tokens, width): what is between the layers, and in the end the result
+    float* sums;
     int64_t tokens() const { return ends[rows] - ends[0]; }
   };
 
@@ -152,17 +110,18 @@ class Encoder : public AnyEncoder {
     }
     rooms_.resize(std::max<size_t>(rooms_.size(), threads));
     for (Room& room : rooms_) grow(room, most);
-    Progress progress(blocks, static_cast<int64_t>(layers_.size()) + 1);
+    const int64_t layers = static_cast<int64_t>(layers_.size());
+    Progress progress(blocks, layers + 2);
 #pragma omp parallel num_threads(threads)
     {
       Room& room = rooms_[omp_get_thread_num()];
       progress.run([&](int64_t stage, const Block& block) {
+        if (stage > layers) return pool(batch, block);
         if (stage == 0)
           embed(batch, block, room);
         else
-          compute(layers_[stage - 1], batch, block, projected(batch, stage - 1), room);
-        if (stage < static_cast<int64_t>(layers_.size()))
-          project(layers_[stage].query_key_value, block, room, projected(batch, stage));
+          compute(layers_[stage - 1], batch, block, projected(batch, stage - 1), room, stage == layers);
+        if (stage < layers) project(layers_[stage].query_key_value, block, room, projected(batch, stage));
       });
     }
   }
@@ -176,12 +135,29 @@ class Encoder : public AnyEncoder {
   void embed(const Batch& batch, const Block& block, Room& room) {
     const int64_t width = shape_.width;
     const Kept* words = static_cast<const Kept*>(shape_.words);
-    for (int64_t token = block.from; token < block.to; ++token) {
-      const Kept* word = words + batch.ids[token] * width;
-      const float* place = shape_.places + batch.positions[token] * width;
-      float* state = batch.states + token * width;
+    for (int64_t token = block.from, row = block.first_row; token < block.to; ++token) {
+      if (token == batch.ends[row + 1]) ++row;
+      const Kept* word = words + batch.call.ids[token] * width;
+      const float* place = shape_.places + (token - batch.ends[row]) * width;
+      float* state = batch.call.states + token * width;
       for (int64_t c = 0; c < width; c += kLanes) store(state + c, load(word + c) + load(place + c));
       normalize(norm_, width, state, room.normal.row(token - block.from));
+    }
+  }
+
+  // The rows that begin in a block, each added up from its first token to its last whatever the blocks.
+  void pool(const Batch& batch, const Block& block) {
+    const int64_t width = shape_.width;
+    for (int64_t row = block.first_row; row < block.end_row; ++row) {
+      if (batch.ends[row] < block.from) continue;
+      float* sums = batch.sums + row * width;
+      std::fill(sums, sums + width, 0.0f);
+      for (int64_t token = batch.ends[row]; token < batch.ends[row + 1]; ++token) {
+        const float weight = batch.call.weights[token];
+        if (weight == 0.0f) continue;
+        const float* state = batch.call.states + token * width;
+        for (int64_t c = 0; c < width; c += kLanes) store(sums + c, load(sums + c) + load(state + c) * weight);
+      }
     }
   }
 
@@ -192,25 +168,39 @@ class Encoder : public AnyEncoder {
                    });
   }
 
-  void compute(const Layer& layer, const Batch& batch, const Block& block, Table<Kept> projected, Room& room) {
-    const int64_t width = shape_.width, count = block.to - block.from;
-    attend_all(batch, block, projected, room);
-    float* states = batch.states + block.from * width;
+  // Which tokens of a block a layer computes: all that the next one attends to, and of the last one what is pooled.
+  void choose(const Batch& batch, const Block& block, Room& room, bool is_last) {
+    room.runs.clear();
+    room.tokens.clear();
+    const float* weights = batch.call.weights;
+    for (int64_t row = block.first_row; row < block.end_row; ++row) {
+      int64_t from = std::max(batch.ends[row], block.from), to = std::min(batch.ends[row + 1], block.to);
+      while (is_last && from < to && weights[from] == 0.0f) ++from;
+      while (is_last && from < to && weights[to - 1] == 0.0f) --to;
+      if (from == to) continue;
+      room.runs.push_back({row, from, to, static_cast<int64_t>(room.tokens.size())});
+      for (int64_t token = from; token < to; ++token) room.tokens.push_back(token);
+    }
+  }
+
+  void compute(const Layer& layer, const Batch& batch, const Block& block, Table<Kept> projected, Room& room,
+               bool is_last) {
+    choose(batch, block, room, is_last);
+    const int64_t width = shape_.width, count = static_cast<int64_t>(room.tokens.size());
+    attend_all(batch, projected, room);
+    const auto state = [&](int64_t row) { return batch.call.states + room.tokens[row] * width; };
     const auto add = [&](int64_t row, int64_t column, Floats value) {
-      float* state = states + row * width + column;
-      store(state, load(state) + value);
+      store(state(row) + column, load(state(row) + column) + value);
     };
     multiply<Kind>(operand(room, room.attended, count, layer.out.inputs), layer.out, 0, layer.out.panels(), add);
-    for (int64_t row = 0; row < count; ++row)
-      normalize(layer.attention_norm, width, states + row * width, room.normal.row(row));
+    for (int64_t row = 0; row < count; ++row) normalize(layer.attention_norm, width, state(row), room.normal.row(row));
     const Activation activation = static_cast<Activation>(shape_.activation);
     multiply<Kind>(operand(room, room.normal, count, layer.widen.inputs), layer.widen, 0, layer.widen.panels(),
                    [&](int64_t row, int64_t column, Floats value) {
                      store(room.wide.row(row) + column, activated<Kept>(activation, value));
                    });
     multiply<Kind>(operand(room, room.wide, count, layer.narrow.inputs), layer.narrow, 0, layer.narrow.panels(), add);
-    for (int64_t row = 0; row < count; ++row)
-      normalize(layer.output_norm, width, states + row * width, room.normal.row(row));
+    for (int64_t row = 0; row < count; ++row) normalize(layer.output_norm, width, state(row), room.normal.row(row));
   }
 
   static Rows<Kind> operand(Room& room, Table<Kept> rows, int64_t count, int64_t inputs) {
@@ -226,17 +216,20 @@ class Encoder : public AnyEncoder {
     }
   }
 
-  void attend_all(const Batch& batch, const Block& block, Table<Kept> projected, Room& room) {
+  void attend_all(const Batch& batch, Table<Kept> projected, Room& room) {
     const int64_t width = shape_.width, head_width = width / shape_.heads;
-    for (int64_t row = block.first_row; row < block.end_row; ++row) {
-      const int64_t start = batch.ends[row], length = batch.ends[row + 1] - start;
-      const int64_t from = std::max(start, block.from) - start, to = std::min(start + length, block.to) - start;
+    for (const Run& run : room.runs) {
+      const int64_t start = batch.ends[run.row], length = batch.ends[run.row + 1] - start;
       for (int64_t head = 0; head < shape_.heads; ++head) {
         const Kept* query = projected.row(start) + head * head_width;
-        attend<Attention, Kept>({from, to, 0, length, head_width, 0}, {query, projected.stride},
-                     {query + width, projected.stride}, {query + 2 * width, projected.stride},
-                     {room.attended.row(start - block.from) + head * head_width, room.attended.stride},
-                     scale_, room.attention);
+        // Where the row's first token would be.
+        Kept* out = room.attended.row(run.at - (run.from - start)) + head * head_width;
+        const float* bias = shape_.bias;
+        if (bias) bias += head * (2 * shape_.positions + kLanes) + shape_.positions - 1;
+        attend<Attention, Kept>({run.from - start, run.to - start, 0, length, head_width, 0},
+                                {query, projected.stride}, {query + width, projected.stride},
+                                {query + 2 * width, projected.stride}, {out, room.attended.stride}, scale_, bias,
+                                room.attention);
       }
     }
   }
@@ -277,6 +270,7 @@ class Encoder : public AnyEncoder {
   Norm norm_;
   Arena arena_;
   std::vector<Layer> layers_;
+  std::vector<int64_t> ends_;
   std::vector<Kept> projected_[2];
   std::vector<Room> rooms_;
 };

@@ -1,15 +1,21 @@
 """A model inside the engine: its weights packed once, a batch of any size computed in memory that stays."""
 
 import ctypes
+import enum
 import weakref
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from sluice_server.backend import Batch
 from sluice_server.model.native.architecture import Architecture, Layer
+from sluice_server.model.pooling import Summed
 
 _KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
 # What activations and the table of words are kept in, by what is multiplied.
 _KEPT = {torch.float32: torch.float32, torch.bfloat16: torch.bfloat16, torch.int8: torch.bfloat16}
+_NO_MEMORY = "the engine found no memory"
 
 
 class _Linear(ctypes.Structure):
@@ -30,13 +36,32 @@ class _Shape(ctypes.Structure):
 
     _fields_ = (
         ("width", ctypes.c_int64), ("heads", ctypes.c_int64), ("intermediate", ctypes.c_int64),
-        ("activation", ctypes.c_int64), ("epsilon", ctypes.c_double), ("words", ctypes.c_void_p),
-        ("places", ctypes.c_void_p), ("norm", _Linear),
+        ("activation", ctypes.c_int64), ("vocabulary", ctypes.c_int64), ("positions", ctypes.c_int64),
+        ("epsilon", ctypes.c_double), ("words", ctypes.c_void_p), ("places", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p), ("norm", _Linear),
     )  # fmt: skip
 
 
+class _Call(ctypes.Structure):
+    """Call in encoder.h."""
+
+    _fields_ = (
+        ("ids", ctypes.c_void_p), ("lengths", ctypes.c_void_p), ("weights", ctypes.c_void_p),
+        ("rows", ctypes.c_int64), ("states", ctypes.c_void_p), ("sums", ctypes.c_void_p),
+    )  # fmt: skip
+
+
+class _Outcome(enum.IntEnum):
+    """Outcome in encoder.h."""
+
+    DONE = 0
+    NO_MEMORY = 1
+    UNKNOWN_ID = 2
+    TOO_LONG = 3
+
+
 class NativeEncoder:
-    """A packed forward; called by one thread at a time.
+    """Adds up the token states of rows; called by one thread at a time.
 
     Args:
         library: See library.load.
@@ -53,53 +78,60 @@ class NativeEncoder:
     ) -> None:
         dtype = dtype or model.dtype
         self._library, self._threads = library, threads
-        self._words, self._places = model.words.to(_KEPT[dtype]), model.places
-        self._states = torch.empty(0, model.width)
+        self._words, self._places, self._bias = model.words.to(_KEPT[dtype]), model.places, model.bias
+        self._states = np.empty((0, model.width), dtype=np.float32)
         shape = _Shape(
-            model.width, model.heads, model.intermediate, model.activation, model.epsilon, self._words.data_ptr(),
-            model.places.data_ptr(), _linear(model.norm),
+            model.width, model.heads, model.intermediate, model.activation, len(self._words), len(self._places),
+            model.epsilon, self._words.data_ptr(), self._places.data_ptr(),
+            None if self._bias is None else self._bias.data_ptr(), _linear(model.norm),
         )  # fmt: skip
         self._handle = library.sluice_open(_KINDS[dtype], ctypes.byref(shape))
         if not self._handle:
             raise RuntimeError(f"the engine does not compute {dtype} on this CPU")
         weakref.finalize(self, library.sluice_close, self._handle)
         for layer in model.layers():
-            self._check(library.sluice_add_layer(self._handle, ctypes.byref(_layer(layer))))
+            if library.sluice_add_layer(self._handle, ctypes.byref(_layer(layer))) != _Outcome.DONE:
+                raise RuntimeError(_NO_MEMORY)
 
-    def __call__(self, ids: torch.Tensor, positions: torch.Tensor, cu_seqlens: torch.Tensor) -> torch.Tensor:
-        """Token states.
+    def __call__(self, batch: Batch, weights: NDArray[np.float32]) -> Summed:
+        """The sum of each row's token states, each times its weight; see pooling.RowSums.
 
-        Args:
-            ids: int64 (tokens,).
-            positions: int64 (tokens,).
-            cu_seqlens: int64 (rows + 1,).
-
-        Returns:
-            float32 (tokens, width); the next call writes over it.
+        All of it in one call: between two batches this code has left the processor's caches, and each piece of it that
+        runs takes several times as long as in a loop.
 
         Raises:
-            IndexError: An id or a position is outside its table.
+            IndexError: An id is outside the vocabulary, or a row longer than there are positions.
             RuntimeError: There is no memory.
         """
-        for name, given, table in (("id", ids, self._words), ("position", positions, self._places)):
-            # numpy's, as torch's would wait for a second thread to find them.
-            least, most = int(given.numpy().min()), int(given.numpy().max())
-            if least < 0 or most >= len(table):
-                raise IndexError(f"{name}s {least} to {most}: expected 0 to {len(table) - 1}")
-        tokens = len(ids)
-        if len(self._states) < tokens:
-            self._states = torch.empty(tokens, self._states.shape[1])
         # Kept by these names until the call is over.
-        inputs = [tensor.to(torch.int64).contiguous() for tensor in (ids, positions, cu_seqlens)]
-        rows = len(cu_seqlens) - 1
-        addresses = (tensor.data_ptr() for tensor in inputs)
-        self._check(self._library.sluice_run(self._handle, *addresses, rows, self._threads, self._states.data_ptr()))
+        ids = np.ascontiguousarray(batch.token_ids, dtype=np.int32)
+        lengths = np.ascontiguousarray(batch.lengths, dtype=np.int32)
+        weights = np.ascontiguousarray(weights, dtype=np.float32)
+        if len(self._states) < len(ids):
+            self._states = np.empty((len(ids), self._states.shape[1]), dtype=np.float32)
+        sums = np.empty((len(lengths), self._states.shape[1]), dtype=np.float32)
+        call = _Call(
+            ids.ctypes.data, lengths.ctypes.data, weights.ctypes.data, len(lengths), self._states.ctypes.data,
+            sums.ctypes.data,
+        )  # fmt: skip
+        outcome = self._library.sluice_run(self._handle, ctypes.byref(call), self._threads)
+        if outcome != _Outcome.DONE:
+            raise self._failure(outcome, ids, lengths)
+        return Summed(sums, len(ids))
+
+    def token_states(self, tokens: int) -> NDArray[np.float32]:
+        """float32 (tokens, width), of the last call's first tokens; without weight they are not the model's.
+
+        The next call writes over them.
+        """
         return self._states[:tokens]
 
-    @staticmethod
-    def _check(said: int) -> None:
-        if said:
-            raise RuntimeError("the engine found no memory")
+    def _failure(self, outcome: int, ids: NDArray[np.int32], lengths: NDArray[np.int32]) -> Exception:
+        if outcome == _Outcome.UNKNOWN_ID:
+            return IndexError(f"ids {ids.min()} to {ids.max()}: expected 0 to {len(self._words) - 1}")
+        if outcome == _Outcome.TOO_LONG:
+            return IndexError(f"rows of {lengths.min()} to {lengths.max()} tokens: expected 1 to {len(self._places)}")
+        return RuntimeError(_NO_MEMORY)
 
 
 def _layer(layer: Layer) -> _Layer:

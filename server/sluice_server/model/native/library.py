@@ -46,7 +46,6 @@ def load(path: Path) -> ctypes.CDLL:
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     loaded.sluice_open.restype, loaded.sluice_open.argtypes = pointer, [number, pointer]
     loaded.sluice_add_layer.restype, loaded.sluice_add_layer.argtypes = number, [pointer, pointer]
-    loaded.sluice_run.restype = number
-    loaded.sluice_run.argtypes = [pointer, pointer, pointer, pointer, number, number, pointer]
+    loaded.sluice_run.restype, loaded.sluice_run.argtypes = number, [pointer, pointer, number]
     loaded.sluice_close.restype, loaded.sluice_close.argtypes = None, [pointer]
     return loaded

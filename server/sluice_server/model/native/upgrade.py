@@ -33,11 +33,18 @@ class Attempt:
     adopt: Callable[[NativeEncoder], str | None]
 
 
-def begin(model: PreTrainedModel, cache_dir: str, attempts: Sequence[Attempt], otherwise: Callable[[], None]) -> None:
+def begin(
+    model: PreTrainedModel,
+    first_position: int,
+    cache_dir: str,
+    attempts: Sequence[Attempt],
+    otherwise: Callable[[], None],
+) -> None:
     """Swaps the engine in, now or in a few seconds; what it does not compute goes the other way.
 
     Args:
         model: That is served.
+        first_position: Of a row.
         cache_dir: Where the library is kept.
         attempts: In this order, until one is taken over.
         otherwise: Called where none is, in this thread or in the one that built it.
@@ -46,7 +53,7 @@ def begin(model: PreTrainedModel, cache_dir: str, attempts: Sequence[Attempt], o
         usable = [attempt for attempt in attempts if not _has_tiles(attempt.dtype)]
         if not usable:
             raise architecture.UnknownArchitectureError("this CPU multiplies bfloat16 in tiles (AMX)")
-        found, path = architecture.read(model), library.locate(cache_dir)
+        found, path = architecture.read(model, first_position), library.locate(cache_dir)
     except (architecture.UnknownArchitectureError, OSError) as reason:
         _say_unused(attempts, str(reason))
         otherwise()

@@ -12,6 +12,8 @@ namespace sluice {
 
 constexpr int kLanes = 16;
 
+inline int64_t whole_vectors(int64_t size) { return (size + kLanes - 1) / kLanes * kLanes; }
+
 // bfloat16: the upper half of a float.
 struct Brain {
   uint16_t bits;

@@ -59,6 +59,14 @@ def test_a_gpu_without_a_kernel_is_not_packed(
     assert "the GPU does not take packed rows: no kernel image" in caplog.text
 
 
+def test_a_model_with_an_attention_of_its_own_is_not_packed_on_a_gpu(
+    family_folder: Folders, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = family_folder("mpnet")
+    assert packed(tiny_model(folder), np.ones((7, 32), dtype=np.float32)) is None
+    assert "the GPU does not take packed rows: MPNetModel has an attention of its own" in caplog.text
+
+
 def test_fp8_serves_where_it_stays_near_float32(family_folder: Folders) -> None:
     folder, probe = family_folder("bert"), random_batch()
     model, exact = tiny_model(folder), exact_of(folder, probe)
