@@ -48,7 +48,7 @@ class Options:
     def wants(self, name: str) -> bool:
         """Whether a contestant takes part."""
         invited = not self.only or any(name.lower().startswith(one.lower()) for one in self.only)
-        return invited and any(name in entrants(group) for group in self.groups)
+        return invited and any(name in (*entrants(group), *_beside(group)) for group in self.groups)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,11 @@ class Stage:
     rounds: int
     seconds: float
     load: float | None = None
+
+
+def _beside(group: str) -> Sequence[str]:
+    """Who has no turns in a group, and is measured between its rounds."""
+    return (roster.COMPILED, roster.COMPILED_FLOAT32) if group == "alone" else ()
 
 
 def entrants(group: str) -> Sequence[str]:

@@ -128,12 +128,13 @@ class Buckets:
     @property
     def waiting(self) -> list[Bucket]:
         """Those that hold rows, the shortest first."""
-        return [bucket for bucket in self._buckets if bucket.queued_rows]
+        return [one for one in self._buckets if one.lanes[0].queued_rows or one.lanes[1].queued_rows]
 
     @property
     def queued_tokens(self) -> int:
         """Over all buckets."""
-        return sum(total.queued_tokens for total in self._totals)
+        interactive, batch = self._totals
+        return interactive.queued_tokens + batch.queued_tokens
 
     def queued_tokens_of(self, priority: Priority) -> int:
         """Over all buckets, of one priority."""

@@ -60,6 +60,7 @@ class CostModel:
     _correction: _DecayedRate = field(default_factory=lambda: _DecayedRate(_SEED_SECONDS, _SEED_SECONDS))
     _rates: dict[int, _DecayedRate] = field(default_factory=dict)
     # What follows from these: it is asked for hundreds of times between two batches.
+    _standing_in: dict[int, list[int]] = field(default_factory=dict)
     _seconds_per_token: dict[int, float] = field(default_factory=dict)
     _tokens_per_second: float = 0.0
 
@@ -153,11 +154,16 @@ class CostModel:
 
     def _conclude(self) -> None:
         """A bucket that was not measured is as fast as the nearest one that was."""
-        for bucket in self.boundaries if self._rates else ():
-            nearest = self._rates[min(self._rates, key=lambda known: abs(known - bucket))]
-            self._seconds_per_token[bucket] = 1 / nearest.per_second
-        seconds = sum(rate.seconds for rate in self._rates.values())
-        self._tokens_per_second = sum(rate.tokens for rate in self._rates.values()) / seconds if seconds else 0.0
+        if len(self._standing_in) != len(self._rates):
+            self._standing_in = {known: [] for known in self._rates}
+            for bucket in self.boundaries:
+                self._standing_in[min(self._rates, key=lambda known: abs(known - bucket))].append(bucket)
+        tokens = seconds = 0.0
+        for known, rate in self._rates.items():
+            tokens, seconds = tokens + rate.tokens, seconds + rate.seconds
+            for bucket in self._standing_in[known]:
+                self._seconds_per_token[bucket] = rate.seconds / rate.tokens
+        self._tokens_per_second = tokens / seconds if seconds else 0.0
 
     def _variable(self, seconds: float) -> float:
         """A batch's time without its fixed part; at least a tenth of it is never taken for fixed."""

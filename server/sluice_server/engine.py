@@ -304,7 +304,11 @@ class Engine:
     def _feed_device(self) -> None:
         self._disarm_timer()
         limits = self._estimates.limits
-        while limits is not None and (feed_at := self._flight.feed_at(now := self._clock())) is not None:
+        # With nothing queued there is nothing to wake up for: who comes turns the crank.
+        while limits is not None and self._buckets.queued_tokens:
+            feed_at = self._flight.feed_at(now := self._clock())
+            if feed_at is None:
+                return
             if feed_at > now:
                 self._timer = asyncio.get_running_loop().call_later(feed_at - now, self._turn, context=self._nobodys)
                 return

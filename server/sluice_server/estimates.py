@@ -37,8 +37,8 @@ class Estimates:
             busy_fraction: Of the device lately; None is unknown.
         """
         ahead_ms = self._ahead_ms(_ALL, reserved_tokens, now)
-        if ahead_ms is None or self.limits is None:
-            return None
+        if ahead_ms is None or self.limits is None or not reserved_tokens:
+            return ahead_ms
         return ahead_ms + 1000 * joining_seconds(
             buckets=self._buckets,
             flight=self._flight,
@@ -62,6 +62,8 @@ class Estimates:
         """Time until what is queued of these priorities now, and what the device has, is computed."""
         if self.limits is None:
             return None
+        if not reserved_tokens:
+            return 0.0
         return 1000 * drain_seconds(
             buckets=self._buckets,
             flight=self._flight,
@@ -73,6 +75,6 @@ class Estimates:
         )
 
     def _filling_ms(self, now: float) -> float:
-        if self.limits is None:
+        if self.limits is None or not self._buckets.queued_tokens:
             return 0.0
         return 1000 * filling_seconds(buckets=self._buckets, cost=self._cost, limits=self.limits, now=now)

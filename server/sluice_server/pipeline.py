@@ -58,7 +58,7 @@ class Pipeline:
         self._finisher = threading.Thread(target=self._finish_all, name="device-finisher", daemon=True)
         self._ended_at = 0.0
 
-    def run(self, waiting: queue.Queue[Job | None]) -> None:
+    def run(self, waiting: queue.SimpleQueue[Job | None]) -> None:
         """Launches until None comes and all is reported, or until nothing is reported any more."""
         self._finisher.start()
         while self._finisher.is_alive() and (job := waiting.get()) is not None:

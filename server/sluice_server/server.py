@@ -150,9 +150,9 @@ class Server:
         )
 
     def _on_result(self, number: int, result: BatchResult) -> None:
-        """On the loop."""
+        """On the loop; who waits for the batch is answered before it is counted."""
         self.engine.on_result(number, result)
-        self.telemetry.observe_batch(result)
+        asyncio.get_running_loop().call_soon(self.telemetry.observe_batch, result)
 
     def _ready(self, backend: Backend, fingerprint: str, timings: list[Measurement]) -> None:
         limits = batch_limits(self._settings, backend)

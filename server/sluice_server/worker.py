@@ -56,7 +56,8 @@ class Worker:
         self._load = load
         self._warm_up_batches = warm_up_batches
         self._callbacks = callbacks
-        self._jobs: queue.Queue[Job | None] = queue.Queue(maxsize=MAX_PENDING + 1)
+        # Bounded by submit(): one that bounds itself takes its locks in Python, for each batch.
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="device-worker", daemon=True)
 
     def start(self) -> None:
@@ -69,12 +70,14 @@ class Worker:
         Raises:
             queue.Full: It has: a mistake of ours.
         """
-        self._jobs.put_nowait(job)
+        if self._jobs.qsize() > MAX_PENDING:
+            raise queue.Full
+        self._jobs.put(job)
 
     def stop(self, within_seconds: float) -> None:
         """Ends the thread after the batches that it holds."""
         if self._thread.is_alive():
-            self._jobs.put(None, timeout=within_seconds)
+            self._jobs.put(None)
             self._thread.join(within_seconds)
 
     def _run(self) -> None:

@@ -173,6 +173,26 @@ async def test_one_batch_is_prefetched_shortly_before_the_running_one_should_end
     await asyncio.gather(asked, joined)
 
 
+async def test_nothing_wakes_the_loop_while_a_batch_runs_and_nothing_is_queued(
+    serving: tuple[Engine, Device], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, device = serving
+    armed: list[float] = []
+    monkeypatch.setattr(asyncio.get_running_loop(), "call_later", lambda delay, *_, **__: armed.append(delay))
+    first = ask(engine, [64] * 3)
+    await turn()
+    assert len(device.waiting) == 1
+    assert armed == []
+    second = ask(engine, [64] * 3)
+    await turn()
+    assert len(armed) == 1, "now there is something to prefetch"
+    monkeypatch.undo()
+    device.answer()
+    await turn()
+    device.answer()
+    await asyncio.gather(first, second)
+
+
 async def test_work_whose_caller_left_while_it_was_prefetched_is_left_out_by_the_device(
     serving: tuple[Engine, Device],
 ) -> None:

@@ -94,9 +94,9 @@ def running(
     device: LaunchingDevice,
     on_result: Callable[[int, BatchResult], None] | None = None,
     on_failure: Callable[[str], None] = pytest.fail,
-) -> Iterator[tuple["queue.Queue[Job | None]", Results]]:
+) -> Iterator[tuple["queue.SimpleQueue[Job | None]", Results]]:
     """A pipeline in a thread of its own; all that was put into the queue is done behind it."""
-    jobs: queue.Queue[Job | None] = queue.Queue()
+    jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
     results: Results = []
     pipeline = Pipeline(device, on_result or (lambda *one: results.append(one)), on_failure)
     thread = threading.Thread(target=pipeline.run, args=(jobs,), daemon=True)

@@ -71,8 +71,7 @@ class TorchBackend:
             OutOfDeviceMemoryError: It did not fit the device.
         """
         try:
-            with torch.inference_mode():
-                return self._compute(batch)
+            return self._compute(batch)
         except torch.OutOfMemoryError as error:
             torch.cuda.empty_cache()
             raise OutOfDeviceMemoryError(str(error)) from error
@@ -99,9 +98,8 @@ class TorchBackend:
             Why it was not taken over; None where it was.
         """
         compute = functools.partial(self._packed, sums)
-        with torch.inference_mode():
-            expected = self._compute(probe).embeddings if exact is None else exact
-            cosine = lowest_cosine(expected, compute(probe).embeddings)
+        expected = self._compute(probe).embeddings if exact is None else exact
+        cosine = lowest_cosine(expected, compute(probe).embeddings)
         # Negated, so that NaN is a difference too.
         if not cosine >= (_SAME_COSINE if exact is None else FAITHFUL_COSINE):
             whose = "the loaded model's" if exact is None else "float32's"
@@ -129,11 +127,11 @@ class TorchBackend:
             ids = np.full(size, self._pad_id, dtype=np.int32)
             # This thread's own time: what else the machine does must not end it early.
             began = time.thread_time()
-            with torch.inference_mode():
-                compute(Batch(ids, lengths, row, len(lengths)))
+            compute(Batch(ids, lengths, row, len(lengths)))
             if time.thread_time() - began > _LONGEST_BATCH_SECONDS:
                 return
 
+    @torch.inference_mode()
     def _padded(self, model: Callable[..., Any], batch: Batch) -> BatchOutput:
         """(rows, bucket): rows rounded up with dummies, so that shapes repeat."""
         count, width = len(batch.lengths), min(batch.bucket, self.info.max_position_tokens)

@@ -54,6 +54,7 @@ def row_sums(forward: Forward, *, pad_id: int, first_position: int, on_grid: boo
         on_grid: The number of tokens is rounded up, as each has code and memory of its own.
     """
 
+    @torch.inference_mode()
     def sums(batch: Batch, weights: NDArray[np.float32]) -> Summed:
         order = np.argsort(batch.lengths, kind="stable")
         places, lengths = _places(batch.lengths.astype(np.int64), order)

@@ -78,9 +78,9 @@ class RequestObserver:
         return self._enter(RequestScope(stream.api, known_as, time.perf_counter(), trace))
 
     def observe(self, embedded: "Embedded", options: "EmbedOptions") -> None:
-        """The request that the task serves was computed."""
+        """The request that the task serves was computed; it is answered before that is recorded."""
         for recorder in self._recorders:
-            recorder.answer(embedded)
+            asyncio.get_running_loop().call_soon(recorder.answer, embedded)
         scope = scopes.current()
         if scope is not None:
             scope.embedded, scope.priority = embedded, options.priority.name.lower()

@@ -3,6 +3,7 @@
 import ctypes
 import enum
 import weakref
+from typing import Any
 
 import numpy as np
 import torch
@@ -111,9 +112,8 @@ class NativeEncoder:
             self._states = np.empty((len(ids), self._states.shape[1]), dtype=np.float32)
         sums = np.empty((len(lengths), self._states.shape[1]), dtype=np.float32)
         call = _Call(
-            ids.ctypes.data, lengths.ctypes.data, weights.ctypes.data, len(lengths), self._states.ctypes.data,
-            sums.ctypes.data,
-        )  # fmt: skip
+            _address(ids), _address(lengths), _address(weights), len(lengths), _address(self._states), _address(sums)
+        )
         outcome = self._library.sluice_run(self._handle, ctypes.byref(call), self._threads)
         if outcome != _Outcome.DONE:
             raise self._failure(outcome, ids, lengths)
@@ -132,6 +132,12 @@ class NativeEncoder:
         if outcome == _Outcome.TOO_LONG:
             return IndexError(f"rows of {lengths.min()} to {lengths.max()} tokens: expected 1 to {len(self._places)}")
         return RuntimeError(_NO_MEMORY)
+
+
+def _address(array: NDArray[Any]) -> int:
+    """Of its data; without the objects and functions behind `array.ctypes`."""
+    address: int = array.__array_interface__["data"][0]
+    return address
 
 
 def _layer(layer: Layer) -> _Layer:
