@@ -1,7 +1,9 @@
 """`python -m bench.drain MODEL [SECONDS]`: what the server says its queue will take against what it took.
 
 Queries, products, passages and both together come one after the other, each at 60, 90 and 150 % of what the server
-can do, in one run: the estimate must follow changes of length and of load, not only steady traffic.
+can do, in one run: the estimate must follow changes of length and of load, not only steady traffic. SECONDS (180) are
+of all twelve parts. The fewer, the more of a part is the second in which its load begins or ends, and what was promised
+then is worth less: of 60, a quarter; of 180, a twelfth.
 """
 
 import json
@@ -25,7 +27,7 @@ _NEXT_WITHIN_SECONDS = 0.02
 def main() -> None:
     """Prints the figures as JSON."""
     model = str(Path(sys.argv[1]).resolve())
-    seconds = float((sys.argv[2:] or ["60"])[0])
+    seconds = float((sys.argv[2:] or ["180"])[0])
     with server(model) as process:
         print(json.dumps(uvloop.run(measure(process, seconds)), indent=1))
 

@@ -84,8 +84,13 @@ def padded_attention(model: PreTrainedModel, info: ModelInfo) -> str:
     return "flash_attention_2" if computable and supported and installed else "sdpa"
 
 
-def as_layer(compute: Callable[..., torch.Tensor]) -> Callable[..., tuple[torch.Tensor, None]]:
-    """What a transformers attention layer calls, around an operator with the signature of packed_attention."""
+def as_layer(compute: Callable[..., torch.Tensor], *more: str) -> Callable[..., tuple[torch.Tensor, None]]:
+    """What a transformers attention layer calls, around an operator with the signature of packed_attention.
+
+    Args:
+        compute: The operator.
+        more: Arguments of the model's call that it takes last.
+    """
 
     def layer(
         module: torch.nn.Module,  # noqa: ARG001
@@ -97,11 +102,12 @@ def as_layer(compute: Callable[..., torch.Tensor]) -> Callable[..., tuple[torch.
         scaling: float | None = None,
         sliding_window: int | None = None,
         cu_seq_lens_q: torch.Tensor,
-        **_: Any,
+        **others: Any,
     ) -> tuple[torch.Tensor, None]:
         """(1, heads, tokens, head_dim) in, (1, tokens, heads, head_dim) out."""
         scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-        out = compute(query[0], key[0], value[0], cu_seq_lens_q, scale, sliding_window or 0)
+        last = [others[name] for name in more]
+        out = compute(query[0], key[0], value[0], cu_seq_lens_q, scale, sliding_window or 0, *last)
         return out.unsqueeze(0), None
 
     return layer

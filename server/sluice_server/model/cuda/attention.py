@@ -3,13 +3,12 @@
 import functools
 import importlib.util
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AttentionInterface, PreTrainedModel
 
-from sluice_server.model.attention import attended_shape, packed_attention, takes_packed
+from sluice_server.model.attention import as_layer, attended_shape, packed_attention, takes_packed
 
 NAME = "sluice_varlen"
 
@@ -22,9 +21,9 @@ def varlen_attention(
     key: torch.Tensor,
     value: torch.Tensor,
     cu_seqlens: torch.Tensor,
-    max_length: int,  # noqa: ARG001 - what the GPU's kernels are launched for
     scale: float,
     window: int,
+    max_length: int,  # noqa: ARG001 - what the GPU's kernels are launched for
 ) -> torch.Tensor:
     """The same as packed_attention, with the offsets on the device and rows that may have no tokens.
 
@@ -34,9 +33,9 @@ def varlen_attention(
         key: See query.
         value: See query.
         cu_seqlens: int32 (rows + 1,) on the same device.
-        max_length: No row is longer.
         scale: Of the scores.
         window: A token sees those at a distance below it; 0 sees all.
+        max_length: No row is longer.
 
     Returns:
         (tokens, heads, head_dim).
@@ -51,9 +50,9 @@ def attend_on_gpu(
     key: torch.Tensor,
     value: torch.Tensor,
     cu_seqlens: torch.Tensor,
-    max_length: int,
     scale: float,
     window: int,
+    max_length: int,
 ) -> torch.Tensor:
     """flash-attn's kernel where the package is installed, else torch's own copy of it."""
     tokens_first = query.transpose(0, 1), key.transpose(0, 1), value.transpose(0, 1)
@@ -76,27 +75,8 @@ def use(model: PreTrainedModel) -> None:
     """
     if not takes_packed(model):
         raise ValueError(f"{type(model).__name__} has an attention of its own")
-    AttentionInterface.register(NAME, _layer)
+    AttentionInterface.register(NAME, as_layer(varlen_attention, "max_length_q"))
     model.set_attn_implementation(NAME)
-
-
-def _layer(
-    module: torch.nn.Module,  # noqa: ARG001
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,  # noqa: ARG001 - rows are told apart by cu_seqlens
-    *,
-    scaling: float | None = None,
-    sliding_window: int | None = None,
-    cu_seq_lens_q: torch.Tensor,
-    max_length_q: int,
-    **_: Any,
-) -> tuple[torch.Tensor, None]:
-    """(1, heads, tokens, head_dim) in, (1, tokens, heads, head_dim) out."""
-    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    out = varlen_attention(query[0], key[0], value[0], cu_seq_lens_q, max_length_q, scale, sliding_window or 0)
-    return out.unsqueeze(0), None
 
 
 @functools.cache

@@ -17,13 +17,13 @@ def states(seed: int, heads: int = HEADS) -> torch.Tensor:
 def test_rows_without_tokens_change_nothing(window: int) -> None:
     query, key, value = states(0), states(1, 2), states(2, 2)
     with_empty = torch.tensor([0, 0, 5, 5, 12, 12, 12], dtype=torch.int32)
-    got = varlen_attention(query, key, value, with_empty, 7, 0.3, window)
+    got = varlen_attention(query, key, value, with_empty, 0.3, window, 7)
     torch.testing.assert_close(got, packed_attention(query, key, value, torch.tensor([0, 5, 12]), 0.3, window))
 
 
 def test_the_compiler_sees_the_true_shape() -> None:
     offsets = torch.tensor([0, 5, 12], dtype=torch.int32)
-    torch.library.opcheck(varlen_attention, (states(0), states(1), states(2), offsets, 7, 0.3, 0))
+    torch.library.opcheck(varlen_attention, (states(0), states(1), states(2), offsets, 0.3, 0, 7))
 
 
 @pytest.mark.parametrize(("window", "sides"), [(0, (-1, -1)), (1, (0, 0)), (65, (64, 64))])
@@ -38,7 +38,7 @@ def test_the_gpus_kernel_is_given_tokens_first_and_its_answer_is_taken_as_it_is(
     offsets = torch.tensor([0, 5, 12], dtype=torch.int32)
     query, key, value = states(0), states(1, 2), states(2, 2)
     monkeypatch.setattr(attention, "_kernel", lambda: by_rows)
-    got = attention.attend_on_gpu(query, key, value, offsets, 7, 0.3, window)
+    got = attention.attend_on_gpu(query, key, value, offsets, 0.3, window, 7)
     torch.testing.assert_close(got, packed_attention(query, key, value, offsets, 0.3, window))
 
 
