@@ -41,7 +41,7 @@ def packed_attention(
     """
     heads, tokens, width = query.shape
     out = query.new_empty(tokens, heads, width)
-    for start, rows, length in equal_runs(cu_seqlens):
+    for start, rows, length in _equal_runs(cu_seqlens):
         end = start + rows * length
         mask = _band(length, window, query) if 0 < window < length else None
         attended = F.scaled_dot_product_attention(
@@ -113,7 +113,7 @@ def as_layer(compute: Callable[..., torch.Tensor], *more: str) -> Callable[..., 
     return layer
 
 
-def equal_runs(cu_seqlens: torch.Tensor) -> list[tuple[int, int, int]]:
+def _equal_runs(cu_seqlens: torch.Tensor) -> list[tuple[int, int, int]]:
     """(first token, rows, length) of each run of neighbouring rows of one length; rows without tokens are left out."""
     lengths = cu_seqlens.diff()
     values, counts = torch.unique_consecutive(lengths, return_counts=True)

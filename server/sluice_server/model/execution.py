@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from sluice_server.backend import Batch, BatchOutput, ModelInfo, OutOfDeviceMemoryError
-from sluice_server.model import attention, grid, packed
+from sluice_server.model import attention, grid, packed, rectangles
 from sluice_server.model.packed import Forward
 from sluice_server.model.pooling import Pooling, RowSums, padded_sums
 from sluice_server.model.similarity import lowest_cosine
@@ -58,11 +58,13 @@ class TorchBackend:
         self.first_position = first_position
         self._fingerprint = fingerprint
         attention.use(model, info)
-        self._compute: Callable[[Batch], BatchOutput] = (
-            functools.partial(self._packed, self._row_sums(packed.eager(model), on_grid=attention.takes_packed(model)))
-            if info.layout == "packed"
-            else functools.partial(self._padded, _compiled(model) if compiles else model)
-        )
+        self._compute: Callable[[Batch], BatchOutput]
+        if info.layout == "padded":
+            self._compute = functools.partial(self._padded, _compiled(model) if compiles else model)
+        elif attention.takes_packed(model):
+            self._compute = functools.partial(self._packed, self._row_sums(packed.eager(model)))
+        else:
+            self._compute = functools.partial(self._in_rectangles, model)
 
     def embed(self, batch: Batch) -> BatchOutput:
         """Computes one batch.
@@ -111,10 +113,10 @@ class TorchBackend:
 
     def adopt_compiled(self, forward: Forward, probe: Batch) -> str | None:
         """Computes with the same model compiled by oneDNN, a size of the grid at a time; see adopt."""
-        return self.adopt(self._row_sums(forward, on_grid=True), probe, "compiled")
+        return self.adopt(self._row_sums(forward), probe, "compiled")
 
-    def _row_sums(self, forward: Forward, *, on_grid: bool) -> RowSums:
-        return packed.row_sums(forward, pad_id=self._pad_id, first_position=self.first_position, on_grid=on_grid)
+    def _row_sums(self, forward: Forward) -> RowSums:
+        return packed.row_sums(forward, pad_id=self._pad_id, first_position=self.first_position)
 
     def _rehearse(self, compute: Callable[[Batch], BatchOutput]) -> None:
         """Computes each size that a batch may have once: its memory is taken now, and its code made.
@@ -154,6 +156,16 @@ class TorchBackend:
         weights[:count][real], totals = self._pooling.weights(batch.token_ids, batch.lengths)
         sums = padded_sums(states, torch.from_numpy(weights).to(self.info.device))
         return BatchOutput(np.divide(sums[:count].cpu().numpy(), totals), ids.size)
+
+    def _in_rectangles(self, model: PreTrainedModel, batch: Batch) -> BatchOutput:
+        """A packed batch for a model with an attention of its own."""
+        embeddings = np.empty((len(batch.lengths), self.info.dimension), dtype=np.float32)
+        computed_tokens = 0
+        for kept, part in rectangles.cut(batch):
+            output = self._padded(model, part)
+            embeddings[kept] = output.embeddings
+            computed_tokens += output.computed_tokens
+        return BatchOutput(embeddings, computed_tokens)
 
     def _packed(self, sums: RowSums, batch: Batch) -> BatchOutput:
         weights, totals = self._pooling.weights(batch.token_ids, batch.lengths)

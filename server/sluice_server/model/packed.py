@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from sluice_server.backend import Batch
-from sluice_server.model import attention, grid
+from sluice_server.model import grid
 from sluice_server.model.pooling import RowSums, Summed, packed_sums
 
 Forward = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -16,11 +16,8 @@ Forward = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def eager(model: PreTrainedModel) -> Forward:
-    """The loaded model as a packed forward: with attention.py's attention, or its own over one length at a time."""
-    return _whole(model) if attention.takes_packed(model) else _by_length(model)
+    """The loaded model as a packed forward; its attention is attention.py's."""
 
-
-def _whole(model: PreTrainedModel) -> Forward:
     def forward(ids: torch.Tensor, positions: torch.Tensor, cu_seqlens: torch.Tensor) -> torch.Tensor:
         states: torch.Tensor = model(
             input_ids=ids[None], position_ids=positions[None], cu_seq_lens_q=cu_seqlens
@@ -30,28 +27,16 @@ def _whole(model: PreTrainedModel) -> Forward:
     return forward
 
 
-def _by_length(model: PreTrainedModel) -> Forward:
-    """Without padding, and no row can see another."""
+def row_sums(forward: Forward, *, pad_id: int, first_position: int) -> RowSums:
+    """A forward and the sums of its rows.
 
-    def forward(ids: torch.Tensor, positions: torch.Tensor, cu_seqlens: torch.Tensor) -> torch.Tensor:
-        states = []
-        for start, rows, length in attention.equal_runs(cu_seqlens):
-            run = slice(start, start + rows * length)
-            shaped = model(input_ids=ids[run].view(rows, length), position_ids=positions[run].view(rows, length))
-            states.append(shaped.last_hidden_state.flatten(0, 1))
-        return torch.cat(states)
-
-    return forward
-
-
-def row_sums(forward: Forward, *, pad_id: int, first_position: int, on_grid: bool) -> RowSums:
-    """A forward and the sums of its rows, which it is given sorted by length: attention computes few rectangles.
+    It is given them sorted by length, so that attention computes few rectangles, and in a size of the grid, as each
+    size has code and memory of its own.
 
     Args:
         forward: Of the packed layout.
         pad_id: Of the dummy row that fills the grid.
         first_position: Of a row: padding_idx + 1 in RoBERTa's family, else 0.
-        on_grid: The number of tokens is rounded up, as each has code and memory of its own.
     """
 
     @torch.inference_mode()
@@ -59,7 +44,7 @@ def row_sums(forward: Forward, *, pad_id: int, first_position: int, on_grid: boo
         order = np.argsort(batch.lengths, kind="stable")
         places, lengths = _places(batch.lengths.astype(np.int64), order)
         ids, weights = batch.token_ids[places].astype(np.int64), weights[places]
-        if filler := (grid.round_up(ids.size) - ids.size) if on_grid else 0:
+        if filler := grid.round_up(ids.size) - ids.size:
             ids, lengths = np.append(ids, np.full(filler, pad_id)), np.append(lengths, filler)
             weights = np.append(weights, np.zeros(filler, dtype=np.float32))
         ends = np.cumsum(lengths)

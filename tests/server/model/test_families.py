@@ -32,11 +32,14 @@ def test_auto_packs_and_fills_up_to_the_grid_alone(family_folder: Folders, famil
     assert backend.embed(batch).computed_tokens == round_up(batch.useful_tokens)
 
 
-def test_a_model_with_an_attention_of_its_own_is_packed_by_length_and_fills_nothing_up(family_folder: Folders) -> None:
+def test_a_model_with_an_attention_of_its_own_is_packed_in_rectangles_and_says_what_they_hold(
+    family_folder: Folders,
+) -> None:
     backend = load(family_folder("mpnet")).backend
-    batch = random_batch()
+    batch = random_batch((5, 100, 5, 37, 1, 100, 63, 5))
     assert backend.info.layout == "packed"
-    assert backend.embed(batch).computed_tokens == batch.useful_tokens
+    # 1 x 1, 3 x 6, 1 x 48, 1 x 64, 2 x 128
+    assert backend.embed(batch).computed_tokens == 1 + 18 + 48 + 64 + 256
 
 
 def test_a_model_with_an_attention_of_its_own_is_not_compiled_by_torch(
