@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 from sluice_server.backend import Backend, Batch
-from sluice_server.model import ModelConfig, grid, load_model
+from sluice_server.model import ModelConfig, grid, load_model, packed
 from sluice_server.model.attention import packed_attention
 from sluice_server.model.compiled import artifact, library, memory, upgrade
 from sluice_server.model.compiled.artifact import Recipe
 from sluice_server.model.native import architecture
+from transformers import PreTrainedModel
 
 from tests.server.conftest import minilm_folder
 
@@ -27,7 +28,7 @@ RECIPE = Recipe(str(minilm_folder()), "float32", 2, trust_remote_code=False, all
 def _no_model_is_known_to_the_native_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """MiniLM would be, and then nothing is compiled."""
 
-    def refuse(_: object) -> None:
+    def refuse(*_: object) -> None:
         raise architecture.UnknownArchitectureError("refused by the test")
 
     monkeypatch.setattr(architecture, "read", refuse)
@@ -40,7 +41,7 @@ def operators(tmp_path_factory: pytest.TempPathFactory) -> None:
     library.load(path)
 
 
-def packed(lengths: list[int], heads: int, kv_heads: int, width: int, dtype: torch.dtype) -> list[torch.Tensor]:
+def packed_heads(lengths: list[int], heads: int, kv_heads: int, width: int, dtype: torch.dtype) -> list[torch.Tensor]:
     """Query, key and value as a model's layers hand them over, and cu_seqlens."""
     random = torch.Generator().manual_seed(7)
     tokens = sum(lengths)
@@ -62,7 +63,7 @@ def packed(lengths: list[int], heads: int, kv_heads: int, width: int, dtype: tor
 def test_the_operator_is_the_reference(
     lengths: list[int], heads: int, kv_heads: int, width: int, window: int, dtype: torch.dtype
 ) -> None:
-    query, key, value, ends = packed(lengths, heads, kv_heads, width, dtype)
+    query, key, value, ends = packed_heads(lengths, heads, kv_heads, width, dtype)
     expected = packed_attention(query.float(), key.float(), value.float(), ends, width**-0.5, window)
     computed = torch.ops.sluice_native.packed_attention(query, key, value, ends, width**-0.5, window)
     assert computed.dtype == dtype
@@ -72,7 +73,7 @@ def test_the_operator_is_the_reference(
 
 @pytest.mark.usefixtures("operators")
 def test_very_large_scores_give_finite_weights() -> None:
-    query, key, value, ends = packed([40], 1, 1, 16, torch.float32)
+    query, key, value, ends = packed_heads([40], 1, 1, 16, torch.float32)
     computed = torch.ops.sluice_native.packed_attention(1e4 * query, 1e4 * key, value, ends, 1.0, 0)
     best = (query[0] @ key[0].T).argmax(1)
     torch.testing.assert_close(computed[:, 0], value[0][best])
@@ -80,7 +81,7 @@ def test_very_large_scores_give_finite_weights() -> None:
 
 @pytest.mark.usefixtures("operators")
 def test_heads_that_are_no_whole_vectors_are_refused() -> None:
-    query, key, value, ends = packed([4], 1, 1, 24, torch.float32)
+    query, key, value, ends = packed_heads([4], 1, 1, 24, torch.float32)
     with pytest.raises(RuntimeError, match="head_dim 24: expected a multiple of 16"):
         torch.ops.sluice_native.packed_attention(query, key, value, ends, 1.0, 0)
 
@@ -177,9 +178,16 @@ def test_an_artifact_that_computes_something_else_is_not_taken(tmp_path: Path) -
     assert backend.execution == "eager"
 
 
-def test_a_forward_meets_every_size_before_traffic_does(tmp_path: Path) -> None:
+def test_a_forward_meets_every_size_before_traffic_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    eager, made = packed.eager, list[packed.Forward]()
+
+    def noted(model: PreTrainedModel) -> packed.Forward:
+        made.append(eager(model))
+        return made[-1]
+
+    monkeypatch.setattr(packed, "eager", noted)
     backend = load(tmp_path, compile=False)
-    loaded, met = backend._compute.args[0].args[0], list[int]()  # type: ignore[attr-defined]
+    loaded, met = made[-1], list[int]()
 
     def forward(ids: torch.Tensor, positions: torch.Tensor, cu_seqlens: torch.Tensor) -> torch.Tensor:
         met.append(len(ids))
