@@ -80,9 +80,9 @@ def run_job(backend: Backend, job: Job) -> BatchResult:
     def compute() -> Computed:
         nonlocal left_out
         wanted = job.wanted(started_at)
-        if wanted.all():
-            return embed_bisecting(backend, job.batch)
         left_out = missing(wanted)
+        if left_out is None:
+            return embed_bisecting(backend, job.batch)
         kept = choose(job.batch, wanted)
         return spread(None if kept is None else embed_bisecting(backend, kept), wanted, backend.info.dimension)
 

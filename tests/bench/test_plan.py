@@ -36,3 +36,10 @@ def test_only_those_who_are_named_take_part() -> None:
 def test_nobody_is_started_who_has_no_turn() -> None:
     options = Options(("products",), ("offline",), 1.5, 3)
     assert not any(options.wants(name) for name in (roster.NATIVE, roster.CORAL, "infinity torch"))
+
+
+def test_what_is_measured_between_the_rounds_of_a_single_client_is_started_for_it_alone() -> None:
+    options = Options(("products",), ("alone",), 1.5, 3)
+    assert options.wants(roster.COMPILED)
+    assert options.wants(roster.COMPILED_FLOAT32)
+    assert all(roster.COMPILED not in stage.names for stage in plan.stages(options))

@@ -101,6 +101,7 @@ def test_a_request_is_counted_by_api_and_code(minilm: RunningServer, stub: Any) 
         assert added(before, after, "sluice_requests_total", api=api, code=code) == 1, (api, code)
     for name in ("tokenize", "queue", "compute", "request"):
         assert added(before, after, f"sluice_{name}_seconds_count") == 2
+    assert set(after["sluice_requests_in_flight"].values()) == {0.0}
 
 
 def test_a_caller_without_the_token_is_counted_and_has_an_id() -> None:
@@ -123,6 +124,7 @@ def test_each_request_of_a_stream_counts_and_the_stream_itself_does_not(minilm: 
     after = settled(minilm)
     assert added(before, after, "sluice_requests_total", api="embed_stream", code="OK") == 1
     assert added(before, after, "sluice_requests_total", api="embed_stream", code="INVALID_ARGUMENT") == 1
+    assert value(after, "sluice_requests_in_flight", api="embed_stream") == 0
 
 
 def test_a_caller_that_leaves_is_counted_as_gone(minilm: RunningServer, stub: Any, monkeypatch: Any) -> None:

@@ -62,16 +62,15 @@ class Pooling:
         Returns:
             float32 (total,), 1 or 0, and float32 (n, 1), the sum of each row's.
         """
-        if self.kind == "mean" and self._counts is None:
-            return np.ones(len(ids), dtype=np.float32), lengths.astype(np.float32)[:, None]
-        ends = np.cumsum(lengths)
-        starts = ends - lengths
-        if self.kind != "mean" or self._counts is None:
+        if self.kind != "mean":
+            ends = np.cumsum(lengths)
             weights = np.zeros(len(ids), dtype=np.float32)
-            weights[starts if self.kind == "cls" else ends - 1] = 1.0
+            weights[ends - lengths if self.kind == "cls" else ends - 1] = 1.0
             return weights, np.ones((len(lengths), 1), dtype=np.float32)
+        if self._counts is None:
+            return np.ones(len(ids), dtype=np.float32), lengths.astype(np.float32)[:, None]
         kept: NDArray[np.float32] = self._counts[ids]
-        totals: NDArray[np.float32] = np.add.reduceat(kept, starts)
+        totals: NDArray[np.float32] = np.add.reduceat(kept, np.cumsum(lengths) - lengths)
         whole = totals == 0
         if whole.any():
             kept[np.repeat(whole, lengths)] = 1.0
