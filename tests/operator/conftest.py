@@ -22,6 +22,13 @@ from tests.e2e.kubectl import Kubectl, condition
 from tests.operator.builders import ROOT
 from tests.operator.kubelet import Kubelet, Script
 
+CONTROLLERS_SECONDS = 150.0
+"""How long the controllers may take to come back, from when the API server is: two pauses of up to 60 s each.
+
+Their watches pause for 30 to 60 s where some failed in the two minutes before, also in an earlier test. The one pause
+had begun when the API server came back; the other follows when it knows no version as old as theirs, or no roles yet.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class ControlPlane:
@@ -40,6 +47,28 @@ class ControlPlane:
     def mend(self) -> None:
         """Starts what does not run; returns once the API server is ready."""
         _dev_cluster("up", "--mode", "control-plane", "--state-dir", str(self.state))
+
+    def until_controllers_work(self) -> None:
+        """Waits until a namespace, a Deployment and its deletion come to what they should, with no operator in it."""
+        kubectl = self.kubectl(f"probe-{os.urandom(4).hex()}")
+        kubectl.run("create", "namespace", kubectl.namespace)
+        labels = {"app": "probe"}
+        container = {"name": "c", "image": "i"}
+        kubectl.apply({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "probe"},
+            "spec": {"selector": {"matchLabels": labels},
+                     "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}}},
+        })  # fmt: skip
+        kubectl.eventually(
+            lambda: condition(kubectl.get("deployment", "probe"), "Available")["status"],
+            lambda status: status == "True", within_seconds=CONTROLLERS_SECONDS, what="a Deployment of nobody's",
+        )  # fmt: skip
+        kubectl.run("delete", "deployment", "probe")
+        kubectl.eventually(
+            lambda: kubectl.get("pods")["items"],
+            lambda pods: not pods, within_seconds=CONTROLLERS_SECONDS, what="the end of its pods",
+        )  # fmt: skip
+        kubectl.run("delete", "namespace", kubectl.namespace, "--wait=false")
 
     def kubectl(self, namespace: str) -> Kubectl:
         return Kubectl(self.kubectl_binary, self.kubeconfig, namespace)
