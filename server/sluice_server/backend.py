@@ -91,9 +91,9 @@ class Backend(Protocol):
 
     @property
     def execution(self) -> str:
-        """`eager` (as loaded), `compiled`, `native`, `native-int8`, or on a GPU `graphs`; `-fp8` behind it in fp8.
+        """`eager` (as loaded), `compiled`, `native`, `native-int8`, or on a GPU `compiled-graphs`.
 
-        It may become faster at any time.
+        A GPU leaves out what it does not do, and says `-fp8` behind it in fp8. It may become faster at any time.
         """
 
     def embed(self, batch: Batch) -> BatchOutput:
@@ -122,6 +122,10 @@ class Launched(Protocol):
 @runtime_checkable
 class LaunchingBackend(Backend, Protocol):
     """A backend whose device computes while the host prepares the next batch."""
+
+    @property
+    def token_steps(self) -> Sequence[int]:
+        """Tokens that a batch is filled up to, ascending."""
 
     def warm_up_batches(self, boundaries: Sequence[int]) -> list[Batch]:
         """One of each shape; boundaries are the buckets', under which costs are kept."""

@@ -1,5 +1,7 @@
 """What to compute next. Pure: queues, limits and the time in, one batch out."""
 
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sluice_server.buckets import Bucket, Buckets
@@ -32,6 +34,7 @@ class BatchLimits:
         stale_after_seconds: A row that waited so long goes first.
         patience_seconds: Work is due so long after it came, unless its own deadline is earlier.
         mixes_buckets: The packed layout fills a batch from every bucket.
+        token_steps: Tokens that the device fills a batch up to, ascending; none where it computes it as it is.
     """
 
     max_rows: int
@@ -40,6 +43,7 @@ class BatchLimits:
     stale_after_seconds: float
     patience_seconds: float
     mixes_buckets: bool
+    token_steps: Sequence[int] = ()
 
 
 def due(limits: BatchLimits, rate: float | None, *, arrived_at: float, deadline: float, priority: Priority) -> Due:
@@ -82,6 +86,7 @@ def next_batch(buckets: Buckets, limits: BatchLimits, cost: CostModel, now: floa
         seed = min(waiting, key=lambda bucket: bucket.due_at)
         backlog = backlog_tokens(buckets, now)
         budget = token_budget(seed, limits, cost, backlog, in_company=in_company(buckets, now))
+        budget = whole_step(limits.token_steps, budget, buckets.queued_tokens)
         return _fill(waiting, limits.max_rows, budget, "earliest")
     seed, reason = _seed(waiting, limits, cost, now)
     backlog = min(seed.queued_rows * seed.max_tokens, backlog_tokens(buckets, now))
@@ -121,6 +126,18 @@ def token_budget(
     if waiting_tokens > usual:
         usual = min(waiting_tokens, cost.tokens_within(MOST_STRETCH * limits.target_seconds, bucket.max_tokens))
     return max(min(limits.max_tokens, usual), bucket.max_tokens)
+
+
+def whole_step(steps: Sequence[int], budget: int, queued_tokens: int) -> int:
+    """The budget, less what would only begin to fill the device's next step: that goes with the batch after it.
+
+    Args:
+        steps: See BatchLimits.
+        budget: In tokens.
+        queued_tokens: Where they all fit the budget, nothing would be left over to go with.
+    """
+    place = bisect_right(steps, budget)
+    return steps[place - 1] if place and queued_tokens > budget else budget
 
 
 def lowered(limits: BatchLimits, *, failed_tokens: int, longest_row: int) -> BatchLimits:

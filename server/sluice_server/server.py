@@ -193,6 +193,7 @@ def batch_limits(settings: Settings, backend: Backend) -> BatchLimits:
         stale_after_seconds=settings.deadline_wait_ms / 1000,
         patience_seconds=settings.backpressure_max_drain_ms / 1000,
         mixes_buckets=backend.info.layout == "packed",
+        token_steps=backend.token_steps if isinstance(backend, LaunchingBackend) else (),
     )
 
 

@@ -67,6 +67,7 @@ class Settings(BaseSettings):
         "auto",
         description="auto compiles a packed model for this CPU in the background and then serves that; kept in "
         "MODEL_CACHE_DIR, so the next start has it at once. Needs g++ and 1.5 GiB of memory while it lasts. "
+        "On a GPU it compiles the model's layers before it serves, with gcc. "
         "reduce-overhead compiles the padded layout with torch.compile, with torch's own CUDA graphs on a GPU; "
         "the start takes minutes longer.",
     )

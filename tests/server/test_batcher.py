@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sluice_server.batcher import BatchLimits, due, lowered, next_batch, token_budget
+from sluice_server.batcher import BatchLimits, due, lowered, next_batch, token_budget, whole_step
 from sluice_server.buckets import Buckets
 from sluice_server.requests import BatchPlan, PendingRequest, Priority
 
@@ -212,3 +212,27 @@ def test_batch_work_makes_no_long_batches_while_people_ask() -> None:
 def test_people_share_batches_as_long_as_ever_beside_batch_work() -> None:
     buckets = queue(asked([20] * 100, priority=BATCH), asked([20] * 8))
     assert chosen(buckets, PACKED, now=0.1).tokens == 160
+
+
+@pytest.mark.parametrize(
+    ("queued", "computed"),
+    [(300, 200), (190, 190), (130, 130)],
+    ids=["what is left over goes with the next", "all that there is", "nothing to go with"],
+)
+def test_a_device_that_fills_batches_up_gets_whole_steps_while_more_is_queued(queued: int, computed: int) -> None:
+    limits = replace(PACKED, token_steps=(100, 200, 400), max_tokens=250)
+    assert chosen(queue(asked([10] * (queued // 10))), limits, now=0.0).tokens == computed
+
+
+@given(
+    steps=st.lists(st.integers(1, 1000), unique=True, max_size=8).map(sorted),
+    budget=st.integers(1, 1200),
+    queued=st.integers(0, 2000),
+)
+def test_a_whole_step_is_never_more_than_the_budget_and_loses_less_than_a_step(
+    steps: list[int], budget: int, queued: int
+) -> None:
+    kept = whole_step(steps, budget, queued)
+    assert 0 < kept <= budget
+    assert kept == budget or (kept in steps and queued > budget)
+    assert kept == budget or not any(kept < step <= budget for step in steps)

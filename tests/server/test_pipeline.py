@@ -50,6 +50,10 @@ class LaunchingDevice:
     def execution(self) -> str:
         return "graphs"
 
+    @property
+    def token_steps(self) -> list[int]:
+        return []
+
     def fingerprint(self) -> str:
         return "f"
 

@@ -84,12 +84,14 @@ def padded_attention(model: PreTrainedModel, info: ModelInfo) -> str:
     return "flash_attention_2" if computable and supported and installed else "sdpa"
 
 
-def as_layer(compute: Callable[..., torch.Tensor], *more: str) -> Callable[..., tuple[torch.Tensor, None]]:
-    """What a transformers attention layer calls, around an operator with the signature of packed_attention.
+def as_layer(
+    compute: Callable[..., torch.Tensor], told: str = "cu_seq_lens_q"
+) -> Callable[..., tuple[torch.Tensor, None]]:
+    """What a transformers attention layer calls, around an operator like packed_attention.
 
     Args:
-        compute: The operator.
-        more: Arguments of the model's call that it takes last.
+        compute: The operator; its fourth argument says where rows lie.
+        told: The argument of the model's call that this is.
     """
 
     def layer(
@@ -97,17 +99,15 @@ def as_layer(compute: Callable[..., torch.Tensor], *more: str) -> Callable[..., 
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        attention_mask: torch.Tensor | None,  # noqa: ARG001 - rows are told apart by cu_seqlens
+        attention_mask: torch.Tensor | None,  # noqa: ARG001 - rows are told apart by where they lie
         *,
         scaling: float | None = None,
         sliding_window: int | None = None,
-        cu_seq_lens_q: torch.Tensor,
         **others: Any,
     ) -> tuple[torch.Tensor, None]:
         """(1, heads, tokens, head_dim) in, (1, tokens, heads, head_dim) out."""
         scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-        last = [others[name] for name in more]
-        out = compute(query[0], key[0], value[0], cu_seq_lens_q, scale, sliding_window or 0, *last)
+        out = compute(query[0], key[0], value[0], others[told], scale, sliding_window or 0)
         return out.unsqueeze(0), None
 
     return layer

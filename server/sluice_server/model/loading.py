@@ -18,7 +18,8 @@ from sluice_server.model import acceleration, layout, precision, sentence_files,
 from sluice_server.model.config import LoadedModel, ModelConfig
 from sluice_server.model.cuda import fp8
 from sluice_server.model.cuda.backend import GraphBackend, Limits, ModelParts
-from sluice_server.model.cuda.loading import packed_backend, serve_fp8
+from sluice_server.model.cuda.compiling import keep_kernels
+from sluice_server.model.cuda.loading import compile_model, packed_backend, serve_fp8
 from sluice_server.model.execution import FAITHFUL_COSINE, TorchBackend
 from sluice_server.model.fingerprint import PROBE_TEXTS, digest
 from sluice_server.model.pooling import Pooling, excluded_token_ids
@@ -43,12 +44,12 @@ def load_model(config: ModelConfig, report: Callable[[str, str], None]) -> Loade
     source = sources.fetch(config.uri, config.revision, config.cache_dir, report, allow_pickle=config.allow_pickle)
     report("loading", f"{source.folder.name} into memory")
     try:
-        return _load(config, source)
+        return _load(config, source, report)
     except (OSError, ValueError, KeyError) as error:
         raise ModelLoadError(f"MODEL_PATH={config.uri}: {error}") from error
 
 
-def _load(config: ModelConfig, source: sources.Source) -> LoadedModel:
+def _load(config: ModelConfig, source: sources.Source, report: Callable[[str, str], None]) -> LoadedModel:
     """The model as its files hold it first, in float32 on the CPU: what the fingerprint and the layout rest on."""
     device = precision.choose_device(config.device)
     dtype = precision.choose_dtype(config.dtype, device)
@@ -104,6 +105,9 @@ def _load(config: ModelConfig, source: sources.Source) -> LoadedModel:
     torch.nn.Module.to(model, device)
     if device == "cuda" and chosen == "packed":
         parts = ModelParts(_pooling(config, exact, raw_tokenizer), pad_id, first_position, digest(expected))
+        keep_kernels(config.cache_dir)
+        if config.compile:
+            report("loading", f"{source.folder.name} compiled for this GPU")
         on_gpu = _packed_on_gpu(config, model, dataclasses.replace(info, layout=chosen), parts, probe_rows, expected)
         if on_gpu is not None:
             return LoadedModel(on_gpu, tokenizer)
@@ -141,6 +145,8 @@ def _packed_on_gpu(
     _say_unused(config, info)
     if config.quantization == "fp8" and fp8.obstacle(info) is None:
         serve_fp8(model, served, probe, exact)
+    if config.compile:
+        compile_model(model, served, probe, exact)
     return served
 
 

@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 # Far beyond any batch: the device hangs.
 _MOST_SECONDS = 60.0
+# Of the rows that the warm-up fills a shape with, where its rows may be so few.
+_USUAL_ROW_TOKENS = 64
 # Below this cosine a graph computes something else than what was captured.
 _SAME_COSINE = 0.999
 
@@ -102,6 +104,7 @@ class GraphBackend:
 
     Attributes:
         precision: That weights are multiplied in, where it is not the model's own; None else.
+        is_compiled: Whether the model's layers are.
     """
 
     def __init__(
@@ -109,10 +112,12 @@ class GraphBackend:
     ) -> None:
         self.info = info
         self.precision: str | None = None
+        self.is_compiled = False
         self._parts, self._queue = parts, queue
         self._shapes = shapes.shapes(limits.tokens, limits.rows, info.max_position_tokens)
         self._most = Limits(self._shapes[-1].tokens, max(one.rows for one in self._shapes))
-        size = staging.sections(Shape(self._most.tokens, 1, self._most.rows)).size
+        self._limits = limits
+        size = staging.sections(Shape(self._most.tokens, self._most.rows)).size
         with queue.entered():
             self._forward = PackedForward(model, size, self._most.tokens)
         self._graphs = Graphs(self._forward, queue.stream)
@@ -121,9 +126,15 @@ class GraphBackend:
 
     @property
     def execution(self) -> str:
-        """`graphs` once there are any, else `eager`; with the precision behind it where that is not the model's own."""
-        kind = "graphs" if len(self._graphs) else "eager"
+        """`compiled-graphs`, or what is missing left out; `eager` where both are; its precision behind it."""
+        kinds = (("compiled", self.is_compiled), ("graphs", len(self._graphs) > 0))
+        kind = "-".join(name for name, is_so in kinds if is_so) or "eager"
         return f"{kind}-{self.precision}" if self.precision else kind
+
+    @property
+    def token_steps(self) -> list[int]:
+        """Of the shapes."""
+        return [one.tokens for one in self._shapes]
 
     def fingerprint(self) -> str:
         """Of the model's files, whatever the precision and layout that they are served in."""
@@ -132,17 +143,29 @@ class GraphBackend:
     def warm_up_batches(self, boundaries: Sequence[int]) -> list[Batch]:
         """One that fills each shape, the largest first: what it leaves of the pool the smaller ones take.
 
+        Then for each bucket one row, and as many as a batch holds: a token costs more in a long row.
+
         Args:
             boundaries: Of the buckets, under which the costs are kept.
         """
-        return [shapes.full_batch(one, self.info.vocab_size, boundaries) for one in reversed(self._shapes)]
+        rows, positions = self._limits.rows, self.info.max_position_tokens
+        wanted = [(one.tokens, max(_USUAL_ROW_TOKENS, -(-one.tokens // rows))) for one in reversed(self._shapes)]
+        for boundary in boundaries:
+            length = min(boundary, positions)
+            wanted += [(length, length), (min(self._shapes[-1].tokens, rows * length), length)]
+        return [
+            shapes.full_batch(tokens, min(length, positions), self.info.vocab_size, boundaries)
+            for tokens, length in wanted
+        ]
 
     def prepare(self, batch: Batch) -> bool:
-        """Captures the graph of a batch's shape; a graph that computes something else is left out.
+        """Captures the graph of a batch's shape, once; a graph that computes something else is left out.
 
         Returns:
             False where the batch does not fit the device's memory, graph or not.
         """
+        if self._shape(batch) in self._graphs:
+            return True
         try:
             expected = self.embed(batch).embeddings
         except OutOfDeviceMemoryError as error:

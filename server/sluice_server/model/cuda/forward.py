@@ -12,7 +12,7 @@ class PackedForward:
     """A model, its input's place on the device, and pooling; what a graph captures.
 
     Args:
-        model: In evaluation mode, on the device; attends with varlen_attention from now on.
+        model: In evaluation mode, on the device; attends with row_attention from now on.
         size: int32 that the largest input takes.
         tokens: Of the largest shape.
     """
@@ -33,13 +33,11 @@ class PackedForward:
             float32 (shape.rows, width), summed, not yet divided; zeros where a row has no tokens.
         """
         parts = staging.sections(shape)
-        offsets = self.input[parts.offsets]
         states: torch.Tensor = self._model(
             # RoBERTa and BERT gather with them, which takes int64.
             input_ids=self.input[parts.ids].long()[None],
             position_ids=self.input[parts.positions].long()[None],
-            cu_seq_lens_q=offsets,
-            max_length_q=shape.longest,
+            **{attention.ROW_BOUNDS: self.input[parts.bounds].view(2, shape.tokens)},
         ).last_hidden_state
         weights = self.input[parts.weights].view(torch.float32)
-        return packed_sums(states[0], weights, offsets, self._places[: shape.tokens])
+        return packed_sums(states[0], weights, self.input[parts.offsets], self._places[: shape.tokens])

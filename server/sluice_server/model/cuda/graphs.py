@@ -28,6 +28,9 @@ class Graphs:
     def __len__(self) -> int:
         return len(self._captured)
 
+    def __contains__(self, shape: Shape) -> bool:
+        return shape in self._captured
+
     def capture(self, shape: Shape) -> bool:
         """Captures a shape that was computed eagerly before, so that nothing is made or chosen while it is.
 

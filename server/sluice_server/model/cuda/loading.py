@@ -1,6 +1,7 @@
 """A packed model on a GPU, or why not: what the GPU computes is compared with float32 on the fixed texts first."""
 
 import logging
+import time
 
 import numpy as np
 import torch
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from sluice_server.backend import Batch, ModelInfo
-from sluice_server.model.cuda import fp8
+from sluice_server.model.cuda import compiling, fp8
 from sluice_server.model.cuda.backend import GraphBackend, Limits, ModelParts
 from sluice_server.model.cuda.streams import CudaQueue, DeviceQueue
 from sluice_server.model.execution import FAITHFUL_COSINE
@@ -63,14 +64,40 @@ def serve_fp8(model: PreTrainedModel, backend: GraphBackend, probe: Batch, exact
     if model.device.type == "cuda":
         # Weights are rounded on another stream than the backend's.
         torch.cuda.synchronize()
-    try:
-        cosine = lowest_cosine(backend.embed(probe).embeddings, exact)
-        refusal = None if cosine >= FAITHFUL_COSINE else f"embeddings differ from float32's (cosine {cosine:.4f})"
-    except RuntimeError as error:
-        refusal = str(error)
+    refusal = _refusal(backend, probe, exact)
     if refusal is None:
         backend.precision = "fp8"
-        logger.info("the model multiplies in fp8: cosine %.4f to float32", cosine)
+        logger.info("the model multiplies in fp8")
     else:
         undo()
         logger.warning("QUANTIZATION=fp8 is not used: %s", refusal)
+
+
+def compile_model(model: PreTrainedModel, backend: GraphBackend, probe: Batch, exact: NDArray[np.float32]) -> None:
+    """Has the model's layers compiled, if its embeddings stay near float32's; before the warm-up.
+
+    Args:
+        model: Of the backend.
+        backend: Without graphs yet.
+        probe: The fixed texts.
+        exact: Their embeddings in float32.
+    """
+    began = time.perf_counter()
+    undo = compiling.compile_layers(model)
+    refusal = _refusal(backend, probe, exact)
+    if refusal is None:
+        backend.is_compiled = True
+        logger.info("the model is compiled, in %.0f s", time.perf_counter() - began)
+    else:
+        undo()
+        logger.warning("the model stays uncompiled: %s", refusal)
+
+
+def _refusal(backend: GraphBackend, probe: Batch, exact: NDArray[np.float32]) -> str | None:
+    """Why what the backend now computes cannot be served; None where it can."""
+    try:
+        cosine = lowest_cosine(backend.embed(probe).embeddings, exact)
+    # Compilers raise errors of many kinds, for want of a C compiler, say.
+    except Exception as error:  # noqa: BLE001 - the log says it
+        return f"{type(error).__name__}: {error}"
+    return None if cosine >= FAITHFUL_COSINE else f"embeddings differ from float32's (cosine {cosine:.4f})"

@@ -18,12 +18,14 @@ class Sections:
         ids: int32 (tokens,).
         positions: int32 (tokens,), from the model's first position on in each row.
         weights: float32 (tokens,), in the same four bytes; see Pooling.
+        bounds: int32 (2, tokens): where each token's row starts and where it ends.
         offsets: int32 (rows + 1,).
     """
 
     ids: slice
     positions: slice
     weights: slice
+    bounds: slice
     offsets: slice
 
     @property
@@ -39,7 +41,8 @@ def sections(shape: Shape) -> Sections:
         slice(0, tokens),
         slice(tokens, 2 * tokens),
         slice(2 * tokens, 3 * tokens),
-        slice(3 * tokens, 3 * tokens + shape.rows + 1),
+        slice(3 * tokens, 5 * tokens),
+        slice(5 * tokens, 5 * tokens + shape.rows + 1),
     )
 
 
@@ -68,7 +71,9 @@ def fill(
     share[:used], share[used:] = weights, 0.0
     places = shapes.offsets(shape, batch.lengths)
     block[parts.offsets] = places
-    starts = np.repeat(places[:-1], np.diff(places))
+    starts, ends = block[parts.bounds].reshape(2, -1)
+    lengths = np.diff(places)
+    starts[:], ends[:] = np.repeat(places[:-1], lengths), np.repeat(places[1:], lengths)
     np.subtract(
         np.arange(first_position, first_position + shape.tokens, dtype=np.int32), starts, out=block[parts.positions]
     )

@@ -8,6 +8,7 @@ import pytest
 import torch
 from sluice_server.backend import Batch, DeviceLostError, LaunchingBackend, OutOfDeviceMemoryError
 from sluice_server.model.cuda import backend as module
+from sluice_server.model.cuda import shapes
 from sluice_server.model.cuda.backend import Limits
 from sluice_server.model.cuda.shapes import Shape
 from sluice_server.model.pooling import Pooling
@@ -73,9 +74,10 @@ def test_rows_are_pooled_as_poolings_own(family_folder: Folders, kind: str, excl
     ends = torch.from_numpy(np.append(0, np.cumsum(batch.lengths)))
     ids = torch.from_numpy(batch.token_ids).long()
     places = torch.arange(len(ids)) - torch.repeat_interleave(ends[:-1], ends.diff())
+    bounds = torch.stack([one.repeat_interleave(ends.diff()) for one in (ends[:-1], ends[1:])]).int()
     with torch.inference_mode():
         states = backend._forward._model(
-            input_ids=ids[None], position_ids=places[None], cu_seq_lens_q=ends.int(), max_length_q=100
+            input_ids=ids[None], position_ids=places[None], row_bounds=bounds
         ).last_hidden_state[0]
     weights, totals = pooling.weights(batch.token_ids, batch.lengths)
     expected = np.add.reduceat(states.numpy() * weights[:, None], ends[:-1]) / totals
@@ -142,12 +144,38 @@ def test_a_launch_that_fails_gives_its_slot_back(
     assert backend.embed(batch).embeddings.shape == (7, 32)
 
 
-def test_the_warm_up_brings_each_shape_once_the_largest_first(family_folder: Folders) -> None:
+def test_the_warm_up_brings_each_shape_the_largest_first(family_folder: Folders) -> None:
     backend = graph_backend(family_folder("bert"))
-    tokens = [batch.useful_tokens for batch in backend.warm_up_batches(BOUNDARIES)]
-    assert len(tokens) == len(backend._shapes)
-    assert tokens == sorted(tokens, reverse=True)
-    assert tokens[0] == 1000
+    filling = backend.warm_up_batches(BOUNDARIES)[: len(backend._shapes)]
+    assert [shapes.fit(backend._shapes, batch) for batch in filling] == list(reversed(backend._shapes))
+    assert [batch.useful_tokens for batch in filling] == list(reversed(backend.token_steps))
+    assert filling[0].useful_tokens == 1000
+
+
+def test_the_warm_up_shows_what_a_token_costs_in_each_bucket(family_folder: Folders) -> None:
+    backend = graph_backend(family_folder("bert"))
+    batches = backend.warm_up_batches(BOUNDARIES)
+    for bucket, longest in ((16, 16), (64, 64), (128, 128), (256, POSITIONS)):
+        ours = [batch for batch in batches if batch.bucket == bucket]
+        assert min(batch.useful_tokens for batch in ours) == longest
+        assert max(batch.useful_tokens for batch in ours) >= 256
+    assert max(len(batch.lengths) for batch in batches) <= LIMITS.rows
+
+
+def test_a_shape_is_captured_once(family_folder: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = graph_backend(family_folder("bert"))
+    captured = []
+
+    def capture(shape: Shape) -> bool:
+        captured.append(shape)
+        backend._graphs._captured[shape] = (object(), object())
+        return True
+
+    monkeypatch.setattr(backend._graphs, "capture", capture)
+    monkeypatch.setattr(backend._graphs, "compute", backend._forward)
+    for _ in range(2):
+        assert backend.prepare(random_batch())
+    assert len(captured) == 1
 
 
 def test_a_shape_that_does_not_fit_the_memory_is_no_reason_not_to_start(

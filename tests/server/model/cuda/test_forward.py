@@ -11,7 +11,7 @@ from transformers import AutoModel
 from tests.server.model.conftest import FAMILIES
 from tests.server.model.cuda.conftest import PACKED
 
-SHAPE = Shape(tokens=128, longest=64, rows=9)
+SHAPE = Shape(tokens=128, rows=9)
 
 
 def forward_on_gpu(family: str, *, in_fp8: bool = False) -> PackedForward:

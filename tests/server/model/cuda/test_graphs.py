@@ -9,7 +9,7 @@ from sluice_server.model.cuda import graphs
 from sluice_server.model.cuda.graphs import Graphs
 from sluice_server.model.cuda.shapes import Shape
 
-SHAPE, OTHER = Shape(64, 64, 8), Shape(128, 64, 8)
+SHAPE, OTHER = Shape(64, 8), Shape(128, 8)
 
 
 class Forward:

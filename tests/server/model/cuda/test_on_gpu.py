@@ -52,14 +52,31 @@ def test_no_row_sees_its_neighbours_in_a_graph(family_folder: Folders, family: s
 def test_every_shape_replays_after_every_other(family_folder: Folders) -> None:
     backend = captured(family_folder("modernbert"), Limits(2048, 64))
     batches = backend.warm_up_batches((64, 256))
+    assert len({shapes.fit(backend._shapes, batch) for batch in batches}) == len(backend._shapes)
     alone = [backend.embed(batch).embeddings for batch in batches]
     for batch, expected in zip(reversed(batches), reversed(alone), strict=True):
         np.testing.assert_array_equal(backend.embed(batch).embeddings, expected)
 
 
+@pytest.mark.parametrize("quantization", ["none", "fp8"])
+def test_a_model_loads_compiled_and_captured_and_stays_near_float32(
+    family_folder: Folders, tmp_path: Path, quantization: str
+) -> None:
+    folder, batch = family_folder("modernbert"), random_batch()
+    backend = load(
+        folder, dtype="bfloat16", device="cuda", compile=True, quantization=quantization, cache_dir=str(tmp_path)
+    ).backend
+    assert isinstance(backend, GraphBackend)
+    assert backend.prepare(batch)
+    suffix = "" if quantization == "none" else "-fp8"
+    assert backend.execution == f"compiled-graphs{suffix}"
+    exact = load(folder, layout="padded", device="cpu").backend.embed(batch).embeddings
+    assert cosines(backend.embed(batch).embeddings, exact).min() > (0.99 if suffix else 0.999)
+
+
 def test_a_launch_returns_before_the_batch_is_computed(family_folder: Folders) -> None:
     backend = captured(family_folder("bert"))
-    batch = shapes.full_batch(backend._shapes[-1], backend.info.vocab_size, (64, 256))
+    batch = shapes.full_batch(LARGE.tokens, 64, backend.info.vocab_size, (64, 256))
     with backend._queue.entered():
         torch.cuda._sleep(10**9)
     first, second = backend.launch(batch), backend.launch(batch)
