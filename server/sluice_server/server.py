@@ -17,6 +17,7 @@ from sluice_server.health import Phase
 from sluice_server.http.server import HttpServer
 from sluice_server.intake import IntakeConfig
 from sluice_server.jobs import BatchResult
+from sluice_server.local_engine import LocalEngine
 from sluice_server.model.config import LoadedModel, ModelConfig
 from sluice_server.observability.telemetry import Telemetry
 from sluice_server.rpc.server import GrpcServer
@@ -51,7 +52,7 @@ class Server:
         self._worker = Worker(self._load_model, self._warm_up_batches, self._callbacks())
         self.engine = Engine(engine_config(settings), self._worker.submit)
         limits = RequestLimits(settings.max_inputs_per_request, settings.max_tokens_per_request)
-        self.service = EmbeddingService(self.engine, limits, settings.tokenizer_threads)
+        self.service = EmbeddingService(LocalEngine(self.engine), limits, settings.tokenizer_threads)
         self.telemetry = Telemetry(self.engine, settings)
         self.service.observe(self.telemetry.observer)
         self._health_changes: asyncio.Queue[bool] = asyncio.Queue()
@@ -75,6 +76,7 @@ class Server:
             observer=self.telemetry.observer,
         )
         http_server = HttpServer(
+            self.engine,
             self.service,
             self.telemetry.metrics,
             max_body_bytes=settings.max_message_bytes,
