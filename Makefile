@@ -28,9 +28,10 @@ $(UV): dev/locks/tools.txt
 	$(TOOLS)/bin/python -m pip install --quiet --require-hashes -r dev/locks/tools.txt
 	@touch $@
 
+# Compiled once: where Python may not write bytecode, every process that imports torch would compile it for 11 s.
 $(VENV)/.installed: dev/locks/dev.txt proto/pyproject.toml server/pyproject.toml operator/pyproject.toml client/pyproject.toml | $(UV)
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)
-	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes dev/locks/dev.txt
+	$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes dev/locks/dev.txt
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e proto -e client -e server -e operator
 	@touch $@
 

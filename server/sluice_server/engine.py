@@ -151,20 +151,29 @@ class Engine:
             DeadlineExceededError: It passed; what was still queued is dropped.
             SluiceError: The batch or the server failed.
         """
-        request = self._enqueue(rows, priority, deadline)
-        expiry = None
-        if deadline != float("inf"):
-            late = DeadlineExceededError(_LATE)
-            expiry = asyncio.get_running_loop().call_at(deadline, notifier.fail, request, late)
+        request = self.begin(rows, priority=priority, deadline=deadline)
         try:
             await request.future
         finally:
-            if expiry is not None:
-                expiry.cancel()
-            self._forget(request)
-        now = self._clock()
-        self._intake.note_latency(now, 1000 * (now - request.arrived_at))
+            self.finish(request)
         return request
+
+    def begin(self, rows: TokenRows, *, priority: Priority, deadline: float) -> PendingRequest:
+        """Queues reserved rows, as compute() does, for a caller that needs no task: finish() must follow the future."""
+        request = self._enqueue(rows, priority, deadline)
+        if deadline != float("inf"):
+            late = DeadlineExceededError(_LATE)
+            request.expiry = asyncio.get_running_loop().call_at(deadline, notifier.fail, request, late)
+        return request
+
+    def finish(self, request: PendingRequest) -> None:
+        """The request's future is done, however: what is left of its reservation is given back."""
+        if request.expiry is not None:
+            request.expiry.cancel()
+        self._forget(request)
+        if not request.future.cancelled() and request.future.exception() is None:
+            now = self._clock()
+            self._intake.note_latency(now, 1000 * (now - request.arrived_at))
 
     # --- what the device tells it ---------------------------------------------------------------
 

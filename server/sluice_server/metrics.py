@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import (
     CollectorRegistry,
-    Histogram,
     ProcessCollector,
     disable_created_metrics,
     generate_latest,
@@ -16,6 +15,8 @@ from prometheus_client.registry import Collector
 
 from sluice_server.engine import Engine
 from sluice_server.health import Facts
+from sluice_server.histogram import Histogram
+from sluice_server.observability.observations import Observations
 from sluice_server.observability.scope import APIS, OPENAI
 
 if TYPE_CHECKING:
@@ -76,6 +77,18 @@ class Metrics:
         self.in_flight[api] -= 1
         self.requests[api, code] += 1
 
+    def note(self, told: Observations) -> None:
+        """A front end tells of its requests."""
+        self.in_flight.update(told.began)
+        self.requests.update(told.ended)
+        for (api, _), count in told.ended.items():
+            self.in_flight[api] -= count
+        tokenize, queue, compute, total = told.answers.T / 1000
+        self.tokenize_seconds.observe_all(tokenize[tokenize > 0])
+        self.queue_seconds.observe_all(queue)
+        self.compute_seconds.observe_all(compute)
+        self.request_seconds.observe_all(total)
+
     def observe_batch(self, result: "BatchResult") -> None:
         """The device is done with a batch."""
         if result.output is None:
@@ -90,7 +103,9 @@ class Metrics:
         return generate_latest(self.registry)
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(f"sluice_{name}", text, buckets=buckets, registry=self.registry)
+        histogram = Histogram(f"sluice_{name}", text, buckets)
+        self.registry.register(histogram)
+        return histogram
 
 
 class _RequestCollector(Collector):

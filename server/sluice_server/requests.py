@@ -111,6 +111,7 @@ class PendingRequest:
         first_started_at: When its first row went to the device.
         compute_seconds: Device time of the batches that held its rows.
         drain_ms: Of what was still queued when its last batch was done; None while unknown.
+        expiry: Ends it at its deadline; None where the caller set none.
     """
 
     rows: TokenRows
@@ -125,6 +126,7 @@ class PendingRequest:
     first_started_at: float | None = None
     compute_seconds: float = 0.0
     drain_ms: float | None = None
+    expiry: "asyncio.TimerHandle | None" = None
 
     @property
     def is_over(self) -> bool:

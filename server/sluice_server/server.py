@@ -7,32 +7,34 @@ import logging
 import signal
 from collections.abc import Callable
 
-from sluice_server.admission import AdmissionLimits
+from sluice_server import garbage
 from sluice_server.backend import Backend, Batch, LaunchingBackend
-from sluice_server.backpressure import LatencyGate
-from sluice_server.batcher import BatchLimits
+from sluice_server.configuration import (
+    batch_limits,
+    engine_config,
+    front_end_config,
+    model_config,
+    request_limits,
+    secret,
+    tls_files,
+)
 from sluice_server.cost import Measurement
-from sluice_server.engine import Engine, EngineConfig
+from sluice_server.engine import Engine
+from sluice_server.frontends.supervisor import FrontEnds
 from sluice_server.health import Phase
 from sluice_server.http.server import HttpServer
-from sluice_server.intake import IntakeConfig
 from sluice_server.jobs import BatchResult
+from sluice_server.local_engine import LocalEngine
 from sluice_server.model.config import LoadedModel, ModelConfig
 from sluice_server.observability.telemetry import Telemetry
 from sluice_server.rpc.server import GrpcServer
-from sluice_server.security import read_tls_files
 from sluice_server.serving import EmbeddingService
 from sluice_server.settings import Settings
-from sluice_server.validation import RequestLimits
 from sluice_server.warm_up import warm_up_batches
 from sluice_server.worker import Worker, WorkerCallbacks
 
 logger = logging.getLogger(__name__)
 
-# Objects between two looks for garbage, and looks before older ones are looked at again. Python's own 700 are what a
-# few requests make: it looked hundreds of times a second, for 6 % of the event loop's time.
-_GARBAGE_THRESHOLDS = (10_000, 20, 10)
-_TARGET_BATCH_MS = {"cpu": 25.0, "cuda": 5.0}
 Loader = Callable[[ModelConfig, Callable[[str, str], None]], LoadedModel]
 
 
@@ -50,11 +52,11 @@ class Server:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._worker = Worker(self._load_model, self._warm_up_batches, self._callbacks())
         self.engine = Engine(engine_config(settings), self._worker.submit)
-        limits = RequestLimits(settings.max_inputs_per_request, settings.max_tokens_per_request)
-        self.service = EmbeddingService(self.engine, limits, settings.tokenizer_threads)
+        self.service = EmbeddingService(LocalEngine(self.engine), request_limits(settings), settings.tokenizer_threads)
         self.telemetry = Telemetry(self.engine, settings)
         self.service.observe(self.telemetry.observer)
         self._health_changes: asyncio.Queue[bool] = asyncio.Queue()
+        self._front_ends: FrontEnds | None = None
         self.grpc_port = self.http_port = 0
         self.on_listening: Callable[[], None] = lambda: None
 
@@ -66,23 +68,21 @@ class Server:
         """
         settings = self._settings
         self._loop = asyncio.get_running_loop()
-        grpc_server = GrpcServer(
-            self.service,
-            max_message_bytes=settings.max_message_bytes,
-            max_connection_age_seconds=settings.max_connection_age_seconds,
-            tls=read_tls_files(settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file),
-            token=_secret(settings),
-            observer=self.telemetry.observer,
-        )
+        grpc_server = self._grpc_server()
         http_server = HttpServer(
+            self.engine,
             self.service,
             self.telemetry.metrics,
             max_body_bytes=settings.max_message_bytes,
-            token=_secret(settings),
+            token=secret(settings),
             observer=self.telemetry.observer,
         )
         self.http_port = await http_server.start(settings.grpc_host, settings.http_health_port)
-        self.grpc_port = await grpc_server.start(f"{settings.grpc_host}:{settings.grpc_port}")
+        try:
+            self.grpc_port = await grpc_server.start(f"{settings.grpc_host}:{settings.grpc_port}")
+        except OSError:
+            await grpc_server.stop(grace_seconds=0)
+            raise
         logger.info("listening", extra={"grpc_port": self.grpc_port, "http_port": self.http_port})
         self.on_listening()
         self.engine.lifecycle.watch(lambda phase: self._health_changes.put_nowait(phase.name == "serving"))
@@ -102,7 +102,23 @@ class Server:
             self.service.close()
             await asyncio.gather(asyncio.to_thread(self._worker.stop, 5.0), self.telemetry.stop())
 
-    async def _follow_phase(self, grpc_server: GrpcServer) -> None:
+    def _grpc_server(self) -> GrpcServer | FrontEnds:
+        """In this process, or in front of it."""
+        settings, observer = self._settings, self.telemetry.observer
+        if settings.front_ends:
+            config = front_end_config(settings)
+            self._front_ends = FrontEnds(self.engine, config, settings.front_ends, observer.note)
+            return self._front_ends
+        return GrpcServer(
+            self.service,
+            max_message_bytes=settings.max_message_bytes,
+            max_connection_age_seconds=settings.max_connection_age_seconds,
+            tls=tls_files(settings),
+            token=secret(settings),
+            observer=observer,
+        )
+
+    async def _follow_phase(self, grpc_server: GrpcServer | FrontEnds) -> None:
         """GRPC health says what the phase says, in its order."""
         while True:
             await grpc_server.set_serving(serving=await self._health_changes.get())
@@ -128,6 +144,8 @@ class Server:
     def _load_model(self) -> Backend:
         loaded = self._load(model_config(self._settings), self._report_loading)
         self.service.set_tokenizer(loaded.tokenizer)
+        if self._front_ends is not None:
+            self._on_loop(self._front_ends.set_tokenizer, loaded.tokenizer.described())
         return loaded.backend
 
     def _report_loading(self, phase: str, sentence: str) -> None:
@@ -164,66 +182,6 @@ class Server:
             self._loop.call_soon_threadsafe(functools.partial(function, *arguments))
 
 
-def engine_config(settings: Settings) -> EngineConfig:
-    """What the engine is told, from the settings."""
-    throughput = settings.backpressure_throughput_enabled
-    gate = LatencyGate(settings.backpressure_soft_p95_ms, settings.backpressure_hard_p95_ms)
-    return EngineConfig(
-        model_uri=settings.model_path,
-        boundaries=settings.buckets,
-        batch_sizes=settings.batch_sizes,
-        intake=IntakeConfig(
-            AdmissionLimits(
-                max_drain_ms=settings.backpressure_max_drain_ms if throughput else None,
-                max_queued_tokens=settings.backpressure_max_queued_tokens if throughput else None,
-            ),
-            latency_gate=gate if settings.backpressure_latency_enabled else None,
-            latency_window_seconds=settings.backpressure_window_seconds,
-        ),
-    )
-
-
-def batch_limits(settings: Settings, backend: Backend) -> BatchLimits:
-    """What one batch may be, on this device and in this layout."""
-    target_ms = settings.target_batch_ms or _TARGET_BATCH_MS[backend.info.device]
-    return BatchLimits(
-        max_rows=settings.max_batch_size,
-        max_tokens=settings.max_tokens_per_batch,
-        target_seconds=target_ms / 1000,
-        stale_after_seconds=settings.deadline_wait_ms / 1000,
-        patience_seconds=settings.backpressure_max_drain_ms / 1000,
-        mixes_buckets=backend.info.layout == "packed",
-        token_steps=backend.token_steps if isinstance(backend, LaunchingBackend) else (),
-    )
-
-
-def model_config(settings: Settings) -> ModelConfig:
-    """What the model is told, from the settings."""
-    return ModelConfig(
-        uri=settings.model_path,
-        revision=settings.model_revision,
-        cache_dir=settings.model_cache_dir,
-        device=settings.device,
-        dtype=settings.dtype,
-        layout=settings.layout,
-        pooling=settings.pooling,
-        exclude_tokens=settings.exclude_tokens,
-        exclude_special_tokens=settings.pooling_exclude_special_tokens,
-        max_input_tokens=settings.max_input_tokens,
-        trust_remote_code=settings.trust_remote_code,
-        allow_pickle=settings.allow_pickle,
-        compile=settings.compile == "auto",
-        compile_padded=settings.compile == "reduce-overhead",
-        quantization=settings.quantization,
-        max_batch_rows=settings.max_batch_size,
-        max_batch_tokens=settings.max_tokens_per_batch,
-    )
-
-
-def _secret(settings: Settings) -> str | None:
-    return settings.api_token.get_secret_value() if settings.api_token else None
-
-
 async def serve(settings: Settings, load: Loader) -> None:
     """Runs a server until SIGTERM or SIGINT."""
     stop = asyncio.Event()
@@ -232,14 +190,8 @@ async def serve(settings: Settings, load: Loader) -> None:
         loop.add_signal_handler(number, stop.set)
     server = Server(settings, load)
     server.engine.lifecycle.watch(keep_what_the_start_made)
-    usual = gc.get_threshold()
-    gc.set_threshold(*_GARBAGE_THRESHOLDS)
-    try:
+    with garbage.looked_for_rarely():
         await server.run(stop)
-    finally:
-        gc.set_threshold(*usual)
-        # Python lets go of everything in the end, and libraries complain of what it does not see.
-        gc.unfreeze()
 
 
 def keep_what_the_start_made(phase: Phase) -> None:

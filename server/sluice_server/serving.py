@@ -5,21 +5,19 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sluice_server import postprocess
 from sluice_server.backend import ModelInfo
-from sluice_server.engine import Engine
+from sluice_server.engine_port import NO_DEADLINE, Computation, EnginePort, Terms
 from sluice_server.errors import InvalidRequestError, NotReadyError
 from sluice_server.postprocess import OutputDtype
-from sluice_server.requests import PendingRequest, Priority, TokenRows
+from sluice_server.requests import Priority, TokenRows
 from sluice_server.tokenizer import TextTokenizer, Truncation
 from sluice_server.validation import RequestLimits, check_dimensions, check_input_count, check_rows
-
-NO_DEADLINE = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +43,11 @@ class EmbedOptions:
     priority: Priority = Priority.INTERACTIVE
     deadline: float = NO_DEADLINE
     is_repeated: bool = False
+
+    @property
+    def terms(self) -> Terms:
+        """What of it concerns the engine."""
+        return Terms(self.priority, self.deadline, self.is_repeated)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,7 @@ class EmbeddingService:
         tokenizer_threads: At most so many texts requests are tokenized at once.
     """
 
-    def __init__(self, engine: Engine, limits: RequestLimits, tokenizer_threads: int) -> None:
+    def __init__(self, engine: EnginePort, limits: RequestLimits, tokenizer_threads: int) -> None:
         self.engine = engine
         self.limits = limits
         self._tokenizer: TextTokenizer | None = None
@@ -106,12 +109,11 @@ class EmbeddingService:
             SluiceError: One of errors.py; nothing stays reserved.
         """
         started = time.perf_counter()
-        info = self._info()
+        info = self.engine.info or await self._refuse_unready()
         check_rows(rows, self.limits, vocab_size=info.vocab_size, max_tokens_per_row=info.max_position_tokens)
         check_dimensions(options.dimensions, info.dimension)
-        self._reserve(rows.total_tokens, options)
-        request = await self.engine.compute(rows, priority=options.priority, deadline=options.deadline)
-        return self._told(_answer(request, options, started=started, tokenize_ms=0.0), options)
+        computation = await self.engine.compute(rows, options.terms)
+        return self._told(_answer(rows, computation, options, started=started, tokenize_ms=0.0), options)
 
     async def embed_texts(self, texts: Sequence[str], options: EmbedOptions) -> Embedded:
         """Embeds texts; an estimate is reserved before, and settled after, they are tokenized.
@@ -120,15 +122,18 @@ class EmbeddingService:
             SluiceError: One of errors.py; nothing stays reserved.
         """
         started = time.perf_counter()
-        info = self._info()
+        info = self.engine.info or await self._refuse_unready()
         tokenizer = self._tokenizer
         if tokenizer is None:
             raise NotReadyError("the tokenizer is not loaded yet")
         check_input_count(len(texts), self.limits)
         check_dimensions(options.dimensions, info.dimension)
         prompt = _prompt(info, options.prompt_name)
-        estimate = tokenizer.estimate_tokens(texts)
-        self._reserve(estimate, options)
+        terms = options.terms
+        # Admitted before it is tokenized, wherever the engine is: a refusal costs no tokens, what waits for a thread is
+        # bounded by what may be reserved, and the drain estimate knows of it.
+        reservation = await self.engine.reserve(tokenizer.estimate_tokens(texts), terms)
+        begun = time.perf_counter()
         try:
             encoded = await asyncio.get_running_loop().run_in_executor(
                 self._threads,
@@ -140,35 +145,27 @@ class EmbeddingService:
                     f"{rows.total_tokens} tokens in one request; expected at most {self.limits.max_tokens}"
                 )
         except BaseException:
-            self.engine.release(estimate)
+            reservation.release()
             raise
-        self.engine.settle(estimate, rows.total_tokens, is_repeated=options.is_repeated)
-        tokenize_ms = 1000 * (time.perf_counter() - started)
-        request = await self.engine.compute(rows, priority=options.priority, deadline=options.deadline)
+        tokenize_ms = 1000 * (time.perf_counter() - begun)
+        computation = await self.engine.compute(rows, terms, reservation)
         cut = np.flatnonzero(encoded.truncated).tolist()
-        embedded = _answer(request, options, started=started, tokenize_ms=tokenize_ms, truncated=cut)
+        embedded = _answer(rows, computation, options, started=started, tokenize_ms=tokenize_ms, truncated=cut)
         return self._told(embedded, options)
 
     def close(self) -> None:
         """Ends the tokenizer threads."""
         self._threads.shutdown(cancel_futures=True)
 
-    def _reserve(self, tokens: int, options: EmbedOptions) -> None:
-        self.engine.reserve(
-            tokens, priority=options.priority, deadline=options.deadline, is_repeated=options.is_repeated
-        )
-
     def _told(self, embedded: Embedded, options: EmbedOptions) -> Embedded:
         if self._observer is not None:
             self._observer.observe(embedded, options)
         return embedded
 
-    def _info(self) -> ModelInfo:
-        """The model's, once it is known; before that, and when the server has failed, the reason is the answer."""
-        if self.engine.info is None:
-            self.engine.reserve(0, priority=Priority.INTERACTIVE, deadline=NO_DEADLINE)
-            raise NotReadyError("the model is not loaded yet")
-        return self.engine.info
+    async def _refuse_unready(self) -> NoReturn:
+        """Before the model is known, and when the server has failed, the engine's reason is the answer."""
+        (await self.engine.reserve(0, Terms())).release()
+        raise NotReadyError("the model is not loaded yet")
 
 
 def _prompt(info: ModelInfo, name: str | None) -> str | None:
@@ -181,25 +178,24 @@ def _prompt(info: ModelInfo, name: str | None) -> str | None:
 
 
 def _answer(
-    request: PendingRequest,
+    rows: TokenRows,
+    computation: Computation,
     options: EmbedOptions,
     *,
     started: float,
     tokenize_ms: float,
     truncated: Sequence[int] = (),
 ) -> Embedded:
-    assert request.result is not None, "the request was computed"
     embeddings = postprocess.finish(
-        request.result, dimensions=options.dimensions, normalize=options.normalize, dtype=options.dtype
+        computation.computed, dimensions=options.dimensions, normalize=options.normalize, dtype=options.dtype
     )
-    first_started_at = request.first_started_at or request.arrived_at
     return Embedded(
         embeddings=embeddings,
-        tokens_used=request.rows.total_tokens,
+        tokens_used=rows.total_tokens,
         tokenize_ms=tokenize_ms,
-        queue_ms=max(0.0, 1000 * (first_started_at - request.arrived_at)),
-        compute_ms=1000 * request.compute_seconds,
+        queue_ms=computation.queue_ms,
+        compute_ms=computation.compute_ms,
         total_ms=1000 * (time.perf_counter() - started),
-        drain_ms=request.drain_ms,
+        drain_ms=computation.drain_ms,
         truncated=truncated,
     )

@@ -62,6 +62,10 @@ class TextTokenizer:
         self._lowercase = lowercase
         self._cut = {side: _cutting(tokenizer, max_tokens, side) for side in (Truncation.END, Truncation.START)}
 
+    def described(self) -> dict[str, object]:
+        """All that makes the same tokenizer in another process: the arguments, the first of them as JSON's text."""
+        return {"text": self._whole.to_str(), "max_tokens": self._max_tokens, "lowercase": self._lowercase}
+
     def estimate_tokens(self, texts: Sequence[str]) -> int:
         """About how many tokens the texts are, without looking at them closely; at least one each."""
         ceiling = self._max_tokens

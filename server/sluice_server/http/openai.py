@@ -8,12 +8,13 @@ import numpy as np
 from aiohttp import web
 from numpy.typing import NDArray
 
+from sluice_server.engine_port import NO_DEADLINE
 from sluice_server.errors import InvalidRequestError, SluiceError
 from sluice_server.http.body import EmbeddingsRequest, IdRows, inputs, parse
 from sluice_server.http.reading import read_body
 from sluice_server.http.refusals import refusal
 from sluice_server.requests import TokenRows
-from sluice_server.serving import NO_DEADLINE, Embedded, EmbeddingService, EmbedOptions
+from sluice_server.serving import Embedded, EmbeddingService, EmbedOptions
 
 _INT32_END = 2**31
 

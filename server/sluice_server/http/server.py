@@ -6,6 +6,7 @@ import logging
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from sluice_server.engine import Engine
 from sluice_server.http import openai, probes
 from sluice_server.http.authentication import token_middleware
 from sluice_server.http.observation import following
@@ -30,6 +31,7 @@ class HttpServer:
     """Listens from the start: the phase before serving can be seen, too.
 
     Args:
+        engine: Answers the probes.
         service: Answers /v1/embeddings.
         metrics: Answers /metrics.
         max_body_bytes: The largest body taken.
@@ -39,6 +41,7 @@ class HttpServer:
 
     def __init__(
         self,
+        engine: Engine,
         service: EmbeddingService,
         metrics: Metrics,
         *,
@@ -52,7 +55,7 @@ class HttpServer:
             *([token_middleware(token)] if token else []),
         ]
         app = web.Application(client_max_size=max_body_bytes, middlewares=middlewares)
-        app.add_routes([*probes.routes(service.engine, metrics), *openai.routes(service)])
+        app.add_routes([*probes.routes(engine, metrics), *openai.routes(service)])
         self._runner = web.AppRunner(app, access_log=None, logger=_protocol_logger, shutdown_timeout=5)
 
     async def start(self, host: str, port: int) -> int:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sluice_server.observability.cloudwatch_data import Interval, Sample, totals
 from sluice_server.observability.cloudwatch_publisher import CloudWatchPublisher
+from sluice_server.observability.observations import Observations
 
 if TYPE_CHECKING:
     from sluice_server.engine import Engine
@@ -48,11 +49,7 @@ class CloudWatch:
 
     def answer(self, embedded: "Embedded") -> None:
         """A request was computed."""
-        interval = self._interval
-        interval.add("p95_server_side_latency_ms", embedded.total_ms)
-        interval.add("queue_wait_ms", embedded.queue_ms)
-        if embedded.tokenize_ms:
-            interval.add("tokenize_ms", embedded.tokenize_ms)
+        self._add_times(embedded.tokenize_ms, embedded.queue_ms, embedded.total_ms)
 
     def end(self, api: str, code: str) -> None:  # noqa: ARG002 - one dimension is enough
         """A request ended; refusals are counted by reason, and a caller's own faults are not the server's health."""
@@ -60,6 +57,14 @@ class CloudWatch:
             self._interval.end_request("completed")
         elif code in _FAILED:
             self._interval.end_request("failed")
+
+    def note(self, told: Observations) -> None:
+        """A front end tells of its requests."""
+        for tokenize_ms, queue_ms, _, total_ms in told.answers.tolist():
+            self._add_times(tokenize_ms, queue_ms, total_ms)
+        for (api, code), count in told.ended.items():
+            for _ in range(count):
+                self.end(api, code)
 
     def observe_batch(self, result: "BatchResult") -> None:
         """The device is done with a batch."""
@@ -76,6 +81,13 @@ class CloudWatch:
     def close(self, within_seconds: float) -> None:
         """Sends what is left; blocks."""
         self.publisher.close(within_seconds)
+
+    def _add_times(self, tokenize_ms: float, queue_ms: float, total_ms: float) -> None:
+        interval = self._interval
+        interval.add("p95_server_side_latency_ms", total_ms)
+        interval.add("queue_wait_ms", queue_ms)
+        if tokenize_ms:
+            interval.add("tokenize_ms", tokenize_ms)
 
     def _tick(self) -> None:
         loop = asyncio.get_running_loop()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from sluice_server.observability import request_ids
 from sluice_server.observability import scope as scopes
+from sluice_server.observability.observations import Observations
 from sluice_server.observability.refusal_log import INTERVAL_SECONDS, RefusalLog
 from sluice_server.observability.scope import Api, RequestScope
 
@@ -36,6 +37,9 @@ class Recorder(Protocol):
 
     def end(self, api: str, code: str) -> None:
         """A request ended, however it did."""
+
+    def note(self, told: Observations) -> None:
+        """Another process tells of its requests."""
 
 
 class RequestObserver:
@@ -104,6 +108,13 @@ class RequestObserver:
         if code not in _SUCCESSES and self._next_look is None:
             self._look_at_refusals()
         scopes.enter(None)
+
+    def note(self, told: Observations) -> None:
+        """A front end tells of its requests; their log lines and spans are its own."""
+        for recorder in self._recorders:
+            recorder.note(told)
+        if self._next_look is None and any(code not in _SUCCESSES for _, code in told.ended):
+            self._look_at_refusals()
 
     def close(self, within_seconds: float) -> None:
         """Sends the spans that are left; blocks, at most so long. Call it off the loop, when no request is left."""

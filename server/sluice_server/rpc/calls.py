@@ -9,10 +9,11 @@ from typing import Any
 
 import grpc
 
+from sluice_server.engine_port import NO_DEADLINE
 from sluice_server.errors import SluiceError
 from sluice_server.rpc import status
 from sluice_server.rpc.handlers import Handler, behavior, with_behavior
-from sluice_server.serving import NO_DEADLINE, Embedded
+from sluice_server.serving import Embedded
 
 logger = logging.getLogger(__name__)
 

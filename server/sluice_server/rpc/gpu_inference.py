@@ -9,7 +9,6 @@ from gpu_inference import inference_pb2 as pb
 from gpu_inference import inference_pb2_grpc
 from numpy.typing import NDArray
 
-from sluice_server import health
 from sluice_server.errors import InvalidRequestError
 from sluice_server.requests import TokenRows
 from sluice_server.rpc.calls import Context, deadline, is_repeated, set_trailers
@@ -45,7 +44,7 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
 
     async def HealthCheck(self, request: pb.HealthRequest, context: Context) -> pb.HealthResponse:  # noqa: ARG002
         """The first values of /health; what is not known yet is 0 here, as the message has no null."""
-        document = health.document(self._service.engine.facts())
+        document = await self._service.engine.health_document()
         return pb.HealthResponse(
             status=document["status"],
             accepting_requests=document["accepting_requests"],

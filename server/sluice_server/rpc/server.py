@@ -39,6 +39,7 @@ class GrpcServer:
         tls: None listens in plain text.
         token: Asked for by every service but health; None asks for none.
         observer: Told of every request.
+        shares_port: Other processes of the same server listen on it, too.
     """
 
     def __init__(
@@ -50,8 +51,10 @@ class GrpcServer:
         tls: TlsFiles | None = None,
         token: str | None = None,
         observer: RequestObserver | None = None,
+        shares_port: bool = False,
     ) -> None:
-        self._server = grpc.aio.server(options=_options(max_message_bytes, max_connection_age_seconds))
+        options = _options(max_message_bytes, max_connection_age_seconds, shares_port=shares_port)
+        self._server = grpc.aio.server(options=options)
         self._tls = tls
         self._health = HealthServicer()
         names = [*HEALTH_NAMES[1:], health.SERVICE_NAME, reflection.SERVICE_NAME]
@@ -99,7 +102,7 @@ class GrpcServer:
         await self._server.stop(grace_seconds)
 
 
-def _options(max_message_bytes: int, max_connection_age_seconds: int) -> list[tuple[str, Any]]:
+def _options(max_message_bytes: int, max_connection_age_seconds: int, *, shares_port: bool) -> list[tuple[str, Any]]:
     return [
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),
@@ -111,5 +114,5 @@ def _options(max_message_bytes: int, max_connection_age_seconds: int) -> list[tu
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
         # Two servers on one port would share its callers silently.
-        ("grpc.so_reuseport", 0),
+        ("grpc.so_reuseport", int(shares_port)),
     ]

@@ -1,0 +1,86 @@
+"""The seam between the flow of a request and the engine: the engine may run in this process or in another one."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from sluice_server.backend import ModelInfo
+from sluice_server.requests import Computed, Priority, TokenRows
+
+NO_DEADLINE = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On which terms work is asked for.
+
+    Attributes:
+        priority: Interactive goes first.
+        deadline: On the event loop's clock, which all processes of a machine share; NO_DEADLINE where there is none.
+        is_repeated: It was asked before and refused, so that it is no new demand.
+    """
+
+    priority: Priority = Priority.INTERACTIVE
+    deadline: float = NO_DEADLINE
+    is_repeated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Tokens that the engine keeps for a request; computing consumes them.
+
+    Attributes:
+        number: By which the engine knows it, where that is in another process.
+        tokens: Kept.
+        release: Gives them back, where the request will not be computed.
+    """
+
+    number: int
+    tokens: int
+    release: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Computation:
+    """What became of a request's rows.
+
+    Attributes:
+        computed: Their embeddings, in the order of the rows.
+        queue_ms: Until the device began.
+        compute_ms: Device time of the batches that held them.
+        drain_ms: Of what was still queued then; None while unknown.
+    """
+
+    computed: Computed
+    queue_ms: float
+    compute_ms: float
+    drain_ms: float | None
+
+
+class EnginePort(Protocol):
+    """Admission and computation, as the flow of a request sees them."""
+
+    @property
+    def info(self) -> ModelInfo | None:
+        """The model's; None until it is warm."""
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Of the model's embeddings; None until it is warm."""
+
+    async def reserve(self, tokens: int, terms: Terms) -> Reservation:
+        """Admits a request of about so many tokens and keeps them.
+
+        Raises:
+            SluiceError: Not ready, draining, failed, overloaded, or the deadline is too short.
+        """
+
+    async def compute(self, rows: TokenRows, terms: Terms, reservation: Reservation | None = None) -> Computation:
+        """Computes valid rows; consumes the reservation however it ends, and admits the rows where there is none.
+
+        Raises:
+            SluiceError: Refused, late, or the batch or the server failed.
+        """
+
+    async def health_document(self) -> Mapping[str, Any]:
+        """The document of GET /health, at this moment."""

@@ -1,0 +1,64 @@
+"""The engine of this process behind the port."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from sluice_server import health
+from sluice_server.backend import ModelInfo
+from sluice_server.engine import Engine
+from sluice_server.engine_port import Computation, Reservation, Terms
+from sluice_server.requests import PendingRequest, TokenRows
+
+
+class LocalEngine:
+    """An EnginePort: nothing of it waits but for the device.
+
+    Args:
+        engine: On the same event loop.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @property
+    def info(self) -> ModelInfo | None:
+        """See EnginePort."""
+        return self._engine.info
+
+    @property
+    def fingerprint(self) -> str | None:
+        """See EnginePort."""
+        return self._engine.fingerprint
+
+    async def reserve(self, tokens: int, terms: Terms) -> Reservation:
+        """See EnginePort."""
+        self._reserve(tokens, terms)
+        return Reservation(0, tokens, partial(self._engine.release, tokens))
+
+    async def compute(self, rows: TokenRows, terms: Terms, reservation: Reservation | None = None) -> Computation:
+        """See EnginePort."""
+        if reservation is None:
+            self._reserve(rows.total_tokens, terms)
+        else:
+            self._engine.settle(reservation.tokens, rows.total_tokens, is_repeated=terms.is_repeated)
+        return computation(await self._engine.compute(rows, priority=terms.priority, deadline=terms.deadline))
+
+    async def health_document(self) -> Mapping[str, Any]:
+        """See EnginePort."""
+        return health.document(self._engine.facts())
+
+    def _reserve(self, tokens: int, terms: Terms) -> None:
+        self._engine.reserve(tokens, priority=terms.priority, deadline=terms.deadline, is_repeated=terms.is_repeated)
+
+
+def computation(request: PendingRequest) -> Computation:
+    """Of a request that was computed."""
+    assert request.result is not None, "the request was computed"
+    first_started_at = request.first_started_at or request.arrived_at
+    return Computation(
+        request.result,
+        queue_ms=max(0.0, 1000 * (first_started_at - request.arrived_at)),
+        compute_ms=1000 * request.compute_seconds,
+        drain_ms=request.drain_ms,
+    )
