@@ -140,7 +140,7 @@ text-embeddings-inference.
 
 ## What it leaves out
 
-- A GPU: [GPU.md](GPU.md) is the page of one.
+- A GPU: [GPU.md](GPU.md) is the page of one; front ends beside one: [front_ends.jsonl](results/front_ends.jsonl).
 - In a closed loop latency is what so many waiting clients see; it says nothing of a load that does not wait. The open
   loop does.
 - The generator shares the cores with what it measures, as a sidecar would. Whoever speaks gRPC is asked by the same
