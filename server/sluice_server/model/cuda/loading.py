@@ -41,7 +41,8 @@ def packed_backend(
     try:
         backend = GraphBackend(model, info, parts, limits, queue or CudaQueue())
         cosine = lowest_cosine(backend.embed(probe).embeddings, exact)
-    except (TypeError, ValueError, ImportError, RuntimeError) as error:
+    # Triton compiles our kernel now, and raises what a missing compiler or header raises.
+    except Exception as error:  # noqa: BLE001 - the log says it, and the padded layout needs no kernel of ours
         logger.warning("the GPU does not take packed rows: %s", error)
         return None
     # Negated, so that NaN is a difference too.

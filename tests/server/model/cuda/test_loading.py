@@ -1,5 +1,6 @@
 """What a GPU is trusted with: only what comes near to float32 on the fixed texts."""
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,18 +46,21 @@ def test_a_gpu_that_computes_something_else_is_not_packed(
     assert "packed rows differ from float32's on the GPU: cosine -1.0" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "failure", [RuntimeError("no kernel image"), subprocess.CalledProcessError(1, "gcc")], ids=["kernel", "compiler"]
+)
 def test_a_gpu_without_a_kernel_is_not_packed(
-    family_folder: Folders, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    family_folder: Folders, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failure: Exception
 ) -> None:
     folder = family_folder("bert")
     model = tiny_model(folder)
 
     def fail(*_: object, **__: object) -> None:
-        raise RuntimeError("no kernel image")
+        raise failure
 
     monkeypatch.setattr(type(model), "forward", fail)
     assert packed(model, np.ones((7, 32), dtype=np.float32)) is None
-    assert "the GPU does not take packed rows: no kernel image" in caplog.text
+    assert f"the GPU does not take packed rows: {failure}" in caplog.text
 
 
 def test_a_model_with_an_attention_of_its_own_is_not_packed_on_a_gpu(
