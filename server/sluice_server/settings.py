@@ -120,7 +120,7 @@ class Settings(BaseSettings):
         ge=0,
         le=256,
         description="Processes that speak gRPC for the one that computes, all on GRPC_PORT; 0: it does so itself. "
-        "For a GPU with many cores, where one event loop is the limit; each takes about 110 MiB and up to a core.",
+        "For a GPU with many cores, where one event loop is the limit; each takes about 95 MiB and up to a core.",
     )
     http_health_port: Port = Field(
         8001, description="HTTP: probes, /health, /metrics, /v1/embeddings; 0 takes a free one."
