@@ -108,7 +108,6 @@ def _serve(pipe: Connection, name: str, model: Path, cache: Path) -> None:
     except Exception as error:  # noqa: BLE001 - the page says it
         pipe.send(AbsentError(f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"))
         return
-    is_ours = isinstance(contestant, Sluice)
     pipe.send(contestant.start_seconds if isinstance(contestant, Sluice) else None)
     while True:
         length, seconds = pipe.recv()
@@ -116,5 +115,5 @@ def _serve(pipe: Connection, name: str, model: Path, cache: Path) -> None:
         began = time.perf_counter()
         count, rows = contestant.compute(ids, seconds)
         took = time.perf_counter() - began
-        device = contestant.device_seconds(ids) if is_ours else None  # type: ignore[attr-defined]
+        device = contestant.device_seconds(ids) if isinstance(contestant, Sluice) else None
         pipe.send(Turn(count * ids.size / took, rows, device))

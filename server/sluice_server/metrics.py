@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import (
     CollectorRegistry,
+    Histogram,
     ProcessCollector,
     disable_created_metrics,
     generate_latest,
@@ -15,7 +16,6 @@ from prometheus_client.registry import Collector
 
 from sluice_server.engine import Engine
 from sluice_server.health import Facts
-from sluice_server.histogram import Histogram
 from sluice_server.observability.observations import Observations
 from sluice_server.observability.scope import APIS, OPENAI
 
@@ -66,11 +66,7 @@ class Metrics:
 
     def answer(self, embedded: "Embedded") -> None:
         """A request was computed."""
-        if embedded.tokenize_ms:
-            self.tokenize_seconds.observe(embedded.tokenize_ms / 1000)
-        self.queue_seconds.observe(embedded.queue_ms / 1000)
-        self.compute_seconds.observe(embedded.compute_ms / 1000)
-        self.request_seconds.observe(embedded.total_ms / 1000)
+        self._observe_times(embedded.tokenize_ms, embedded.queue_ms, embedded.compute_ms, embedded.total_ms)
 
     def end(self, api: str, code: str) -> None:
         """A request ended, however it did."""
@@ -83,11 +79,8 @@ class Metrics:
         self.requests.update(told.ended)
         for (api, _), count in told.ended.items():
             self.in_flight[api] -= count
-        tokenize, queue, compute, total = told.answers.T / 1000
-        self.tokenize_seconds.observe_all(tokenize[tokenize > 0])
-        self.queue_seconds.observe_all(queue)
-        self.compute_seconds.observe_all(compute)
-        self.request_seconds.observe_all(total)
+        for times_ms in told.answers.tolist():
+            self._observe_times(*times_ms)
 
     def observe_batch(self, result: "BatchResult") -> None:
         """The device is done with a batch."""
@@ -103,9 +96,14 @@ class Metrics:
         return generate_latest(self.registry)
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-        histogram = Histogram(f"sluice_{name}", text, buckets)
-        self.registry.register(histogram)
-        return histogram
+        return Histogram(f"sluice_{name}", text, buckets=buckets, registry=self.registry)
+
+    def _observe_times(self, tokenize_ms: float, queue_ms: float, compute_ms: float, total_ms: float) -> None:
+        if tokenize_ms:
+            self.tokenize_seconds.observe(tokenize_ms / 1000)
+        self.queue_seconds.observe(queue_ms / 1000)
+        self.compute_seconds.observe(compute_ms / 1000)
+        self.request_seconds.observe(total_ms / 1000)
 
 
 class _RequestCollector(Collector):
