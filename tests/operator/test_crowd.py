@@ -8,6 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -83,19 +84,28 @@ def crowd(kubectl: Kubectl, tmp_path: Path) -> Iterator[Crowd]:
         kubectl.run("delete", "deployments", "--all", "--cascade=foreground", "--timeout=60s", timeout_seconds=70)
 
 
-def until_nothing_is_written(operator: OperatorProcess) -> None:
+def until_nothing_is_written(operator: OperatorProcess, kubectl: Kubectl) -> None:
     """A span that is longer than the one in which noise would be written, without a write; not the first one, perhaps."""
     rounds = int(SERVICES * (WORDING_INTERVAL_SECONDS + 1) / POLL_SECONDS)
-    spans = []
+    spans, figures = [], [_figures(kubectl)]
     while len(spans) < 4:
         before = operator.writes()
         operator.wait_rounds(rounds)
         spans.append(operator.writes() - before)
+        figures.append(_figures(kubectl))
         if spans[-1] == 0:
             return
+    moved = [f"{was} -> {now}" for was, now in pairwise(figures[1:])]
     raise AssertionError(
-        f"writes in spans of {rounds} rounds: {spans}\n{operator.metric('sluice_operator_kube_writes')}"
+        f"writes in spans of {rounds} rounds: {spans}\n{operator.metric('sluice_operator_kube_writes')}\n"
+        + "\n".join(moved)
     )
+
+
+def _figures(kubectl: Kubectl) -> list[tuple[Any, Any]]:
+    """What every service's status says of its load."""
+    statuses = [s["status"] for s in kubectl.get("embeddingservices")["items"]]
+    return [(s.get("load"), s.get("scaling", {}).get("tokensPerSecondPerPod")) for s in statuses]
 
 
 def test_a_crowd_costs_no_write_while_it_is_well_and_few_at_a_time_in_a_storm(
@@ -109,7 +119,7 @@ def test_a_crowd_costs_no_write_while_it_is_well_and_few_at_a_time_in_a_storm(
     )  # fmt: skip
     address = {p["metadata"]["name"]: p["status"]["podIP"] for p in pods}
 
-    until_nothing_is_written(operator)
+    until_nothing_is_written(operator, crowd.kubectl)
 
     one = min(address)
     crowd.health.say([address[one]], **HOT)
