@@ -31,6 +31,23 @@ class _DecayedRate:
         return self.tokens / self.seconds
 
 
+@dataclass(slots=True)
+class _DecayedMean:
+    """Of amounts, each of which counts less the more busy time has passed since; 0 at first."""
+
+    amounts: float = 0.0
+    count: float = 1.0
+
+    def observe(self, amount: float, seconds: float, memory_seconds: float) -> None:
+        decay = math.exp(-seconds / memory_seconds)
+        self.amounts = self.amounts * decay + amount
+        self.count = self.count * decay + 1
+
+    @property
+    def mean(self) -> float:
+        return self.amounts / self.count
+
+
 @dataclass(frozen=True, slots=True)
 class Measurement:
     """One batch of warm-up: so many useful tokens of one bucket took so long."""
@@ -42,10 +59,11 @@ class Measurement:
 
 @dataclass(slots=True)
 class CostModel:
-    """time(batch) = correction x (fixed + Σ over buckets tokens / rate(bucket)).
+    """time(batch) = correction x (fixed + Σ over buckets tokens / rate(bucket)) + hand-over.
 
-    The rates are the device's own and change slowly. The correction is what callers live through beside them,
-    now: hand-over between threads, delivery, waiting for a core where host and device share them.
+    The rates are the device's own and change slowly. The correction is by how much it is slower now, as where host and
+    device share cores. The hand-over is what callers live through beside the device, between threads and until
+    delivery: so much for a batch, however long it is. As a share of small batches, it made long ones look slow.
 
     A small batch of quiet traffic is mostly fixed cost; taking that out of its time keeps the rates true
     for the full batches of a burst.
@@ -58,6 +76,7 @@ class CostModel:
     boundaries: Sequence[int]
     fixed_seconds: float = 0.0
     _correction: _DecayedRate = field(default_factory=lambda: _DecayedRate(_SEED_SECONDS, _SEED_SECONDS))
+    _hand_over: _DecayedMean = field(default_factory=_DecayedMean)
     _rates: dict[int, _DecayedRate] = field(default_factory=dict)
     # What follows from these: it is asked for hundreds of times between two batches.
     _standing_in: dict[int, list[int]] = field(default_factory=dict)
@@ -89,7 +108,8 @@ class CostModel:
             return
         uncorrected = self._uncorrected(tokens_by_bucket)
         if lived_seconds is not None and uncorrected:
-            self._correction.observe(lived_seconds, uncorrected, _CORRECTION_MEMORY_SECONDS)
+            self._correction.observe(busy_seconds, uncorrected, _CORRECTION_MEMORY_SECONDS)
+            self._hand_over.observe(lived_seconds - busy_seconds, uncorrected, _CORRECTION_MEMORY_SECONDS)
         foreseen = {bucket: self._tokens_seconds(tokens, bucket) or 0.0 for bucket, tokens in tokens_by_bucket.items()}
         total = sum(foreseen.values())
         variable = self._variable(busy_seconds)
@@ -109,12 +129,12 @@ class CostModel:
     def batch_seconds(self, tokens_by_bucket: Mapping[int, int]) -> float | None:
         """Time of one batch; None before anything was measured."""
         seconds = self._uncorrected(tokens_by_bucket)
-        return None if seconds is None else seconds * self._correction.per_second
+        return None if seconds is None else self._lived(seconds)
 
     @property
     def seconds_per_batch(self) -> float:
         """What every batch costs, however small."""
-        return self.fixed_seconds * self._correction.per_second
+        return self._lived(self.fixed_seconds)
 
     def tokens_within(self, seconds: float, bucket: int) -> int:
         """Tokens of a bucket that one batch computes in the time; without a measurement, one row of it.
@@ -133,16 +153,19 @@ class CostModel:
         if not self._rates:
             return None
         variable = self._variable_part(target_seconds)
-        rate = self._tokens_per_second * variable / (variable + self.fixed_seconds)
-        return rate / self._correction.per_second
+        return self._tokens_per_second * variable / self._lived(variable + self.fixed_seconds)
 
     def full_batch_seconds(self, target_seconds: float) -> float:
         """How long a batch takes that is made to take so long: longer where its fixed part is large."""
-        return (self._variable_part(target_seconds) + self.fixed_seconds) * self._correction.per_second
+        return self._lived(self._variable_part(target_seconds) + self.fixed_seconds)
 
     def _variable_part(self, target_seconds: float) -> float:
         """Of a batch that takes as long as is wished, or longer where its fixed part is large."""
         return max(target_seconds - self.fixed_seconds, self.fixed_seconds * _LEAST_VARIABLE_SHARE)
+
+    def _lived(self, device_seconds: float) -> float:
+        """What callers live through of a batch that takes the device so long, were it as fast as usual."""
+        return device_seconds * self._correction.per_second + max(0.0, self._hand_over.mean)
 
     def _uncorrected(self, tokens_by_bucket: Mapping[int, int]) -> float | None:
         if not self._rates:

@@ -34,10 +34,10 @@ class Counters:
         else:
             self.offered_tokens += tokens
 
-    def reject(self, reason: str, tokens: int) -> None:
-        """Counts a refusal."""
+    def reject(self, reason: str, tokens: int, requests: int = 1) -> None:
+        """Counts refusals."""
         self.rejected_tokens[reason] = self.rejected_tokens.get(reason, 0) + tokens
-        self.rejected_requests[reason] = self.rejected_requests.get(reason, 0) + 1
+        self.rejected_requests[reason] = self.rejected_requests.get(reason, 0) + requests
 
     @property
     def rejected_tokens_total(self) -> int:

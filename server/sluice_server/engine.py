@@ -204,10 +204,11 @@ class Engine:
                 busy_seconds=result.busy_seconds,
             )
         self._turn()
-        # Estimated once for all who are answered now.
+        # Estimated once for all who are answered now; the last of them leave some milliseconds later.
         drain_ms = self.drain_ms()
+        drained_at = None if drain_ms is None else self._clock() + drain_ms / 1000
         for part in done.plan.slices:
-            part.request.drain_ms = drain_ms
+            part.request.drained_at = drained_at
         self._note_idle()
 
     # --- what it says of itself -----------------------------------------------------------------
@@ -226,6 +227,10 @@ class Engine:
         """Time until all that is reserved is computed; None before anything was measured."""
         now = self._clock()
         return self._estimates.drain_ms(self.reserved_tokens, now, self._busy.fraction(now, self._serving_since))
+
+    def drain_left_ms(self, request: PendingRequest) -> float | None:
+        """Of the drain time as it was estimated when the request's last batch was done: what is left of it now."""
+        return None if request.drained_at is None else max(0.0, 1000 * (request.drained_at - self._clock()))
 
     def facts(self) -> health.Facts:
         """For /health, at this moment."""

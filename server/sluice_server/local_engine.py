@@ -42,7 +42,8 @@ class LocalEngine:
             self._reserve(rows.total_tokens, terms)
         else:
             self._engine.settle(reservation.tokens, rows.total_tokens, is_repeated=terms.is_repeated)
-        return computation(await self._engine.compute(rows, priority=terms.priority, deadline=terms.deadline))
+        request = await self._engine.compute(rows, priority=terms.priority, deadline=terms.deadline)
+        return computation(self._engine, request)
 
     async def health_document(self) -> Mapping[str, Any]:
         """See EnginePort."""
@@ -52,13 +53,13 @@ class LocalEngine:
         self._engine.reserve(tokens, priority=terms.priority, deadline=terms.deadline, is_repeated=terms.is_repeated)
 
 
-def computation(request: PendingRequest) -> Computation:
-    """Of a request that was computed."""
+def computation(engine: Engine, request: PendingRequest) -> Computation:
+    """Of a request that was computed, as it is answered now."""
     assert request.result is not None, "the request was computed"
     first_started_at = request.first_started_at or request.arrived_at
     return Computation(
         request.result,
         queue_ms=max(0.0, 1000 * (first_started_at - request.arrived_at)),
         compute_ms=1000 * request.compute_seconds,
-        drain_ms=request.drain_ms,
+        drain_ms=engine.drain_left_ms(request),
     )

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from prometheus_client import (
     CollectorRegistry,
@@ -29,9 +29,21 @@ _TOKENS = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 # There from the start, as rates are blind to the first increment of a series that was not there.
 _NO_REQUESTS = {(api.label, "200" if api is OPENAI else "OK"): 0 for api in APIS}
-_REASONS = ("drain_limit", "token_limit", "latency", "deadline", "draining", "not_ready", "failed")
+_REASONS = ("drain_limit", "token_limit", "latency", "deadline", "draining", "not_ready", "failed", "front_end")
 # In the text format each would be a gauge of its own that answers nothing.
 disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+class LivesAndDeaths(Protocol):
+    """Of front ends."""
+
+    @property
+    def listening(self) -> int:
+        """How many serve now."""
+
+    @property
+    def died(self) -> int:
+        """How many have, since the server's start."""
 
 
 class Metrics:
@@ -59,6 +71,10 @@ class Metrics:
         self.batch_seconds = self._histogram("batch_seconds", "Device time of a batch", _SECONDS)
         self.batch_rows = self._histogram("batch_rows", "Inputs in a batch", _ROWS)
         self.batch_tokens = self._histogram("batch_tokens", "Tokens in a batch, padding included", _TOKENS)
+
+    def tell_of(self, front_ends: LivesAndDeaths) -> None:
+        """There are some."""
+        self.registry.register(_FrontEndCollector(front_ends))
 
     def begin(self, api: str) -> None:
         """A request arrived."""
@@ -133,6 +149,17 @@ class _CloudWatchCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         dropped = self._publisher.dropped_intervals
         yield CounterMetricFamily("sluice_cloudwatch_dropped_intervals", "Intervals that never reached it", dropped)
+
+
+class _FrontEndCollector(Collector):
+    def __init__(self, front_ends: LivesAndDeaths) -> None:
+        self._front_ends = front_ends
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily("sluice_front_ends", "Processes that listen for callers", self._front_ends.listening)
+        yield CounterMetricFamily(
+            "sluice_front_end_deaths", "Front ends that were started again", self._front_ends.died
+        )
 
 
 class _EngineCollector(Collector):

@@ -110,7 +110,8 @@ class PendingRequest:
         result: What was computed; None before its first batch is done.
         first_started_at: When its first row went to the device.
         compute_seconds: Device time of the batches that held its rows.
-        drain_ms: Of what was still queued when its last batch was done; None while unknown.
+        drained_at: When what was still queued when its last batch was done will be computed, on the server's clock;
+            None while unknown.
         expiry: Ends it at its deadline; None where the caller set none.
     """
 
@@ -125,7 +126,7 @@ class PendingRequest:
     result: "Computed | None" = None
     first_started_at: float | None = None
     compute_seconds: float = 0.0
-    drain_ms: float | None = None
+    drained_at: float | None = None
     expiry: "asyncio.TimerHandle | None" = None
 
     @property

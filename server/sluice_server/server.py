@@ -20,6 +20,7 @@ from sluice_server.configuration import (
 )
 from sluice_server.cost import Measurement
 from sluice_server.engine import Engine
+from sluice_server.frontends.sizing import front_end_count, takes_gpu
 from sluice_server.frontends.supervisor import FrontEnds
 from sluice_server.health import Phase
 from sluice_server.http.server import HttpServer
@@ -30,6 +31,7 @@ from sluice_server.observability.telemetry import Telemetry
 from sluice_server.rpc.server import GrpcServer
 from sluice_server.serving import EmbeddingService
 from sluice_server.settings import Settings
+from sluice_server.threads import available_cpus
 from sluice_server.warm_up import warm_up_batches
 from sluice_server.worker import Worker, WorkerCallbacks
 
@@ -105,9 +107,10 @@ class Server:
     def _grpc_server(self) -> GrpcServer | FrontEnds:
         """In this process, or in front of it."""
         settings, observer = self._settings, self.telemetry.observer
-        if settings.front_ends:
-            config = front_end_config(settings)
-            self._front_ends = FrontEnds(self.engine, config, settings.front_ends, observer.note)
+        count = front_end_count(settings.front_ends, on_gpu=takes_gpu(settings.device), cpus=available_cpus())
+        if count:
+            self._front_ends = FrontEnds(self.engine, front_end_config(settings), count, observer.note)
+            self.telemetry.metrics.tell_of(self._front_ends)
             return self._front_ends
         return GrpcServer(
             self.service,

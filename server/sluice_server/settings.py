@@ -14,6 +14,7 @@ CONTROL_TOKENS = (
 )  # fmt: skip
 
 
+_MOST_FRONT_ENDS = 256
 # CloudWatch's own rule; besides, AWS/ is Amazon's.
 _CLOUDWATCH_NAMESPACE = r"^[A-Za-z0-9._/#:-]{1,255}$"
 
@@ -28,11 +29,22 @@ def _split(value: object) -> object:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+def _auto_or_number(value: object) -> object:
+    """`auto`, or what pydantic makes a number of: of both it would say what it says of each."""
+    text = str(value).strip().lower()
+    if text == "auto":
+        return text
+    if not text.isascii() or not text.isdigit() or int(text) > _MOST_FRONT_ENDS:
+        raise ValueError(f"expected auto, or a number from 0 to {_MOST_FRONT_ENDS}")
+    return int(text)
+
+
 def _aws_region() -> str | None:
     """Where the pod runs, as Amazon's own environment says it."""
     return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
 
 
+FrontEndCount = Annotated[int | Literal["auto"], BeforeValidator(_auto_or_number)]
 Ascending = Annotated[tuple[int, ...], NoDecode, BeforeValidator(_split)]
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -115,12 +127,11 @@ class Settings(BaseSettings):
 
     grpc_host: str = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104
     grpc_port: Port = Field(50051, description="gRPC; 0 takes a free one.")
-    front_ends: int = Field(
-        0,
-        ge=0,
-        le=256,
+    front_ends: FrontEndCount = Field(
+        "auto",
         description="Processes that speak gRPC for the one that computes, all on GRPC_PORT; 0: it does so itself. "
-        "For a GPU with many cores, where one event loop is the limit; each takes about 95 MiB and up to a core.",
+        "auto: none on a CPU; beside a GPU one for every three CPUs, at most 4. Each takes about 95 MiB and up to a "
+        "core.",
     )
     http_health_port: Port = Field(
         8001, description="HTTP: probes, /health, /metrics, /v1/embeddings; 0 takes a free one."
@@ -190,7 +201,7 @@ def _line(one: Any) -> str:
     if not one["loc"]:
         return str(one["msg"]).removeprefix("Value error, ")
     name = str(one["loc"][0]).upper()
-    return f"{name}={_shown(one['input'])}: {one['msg']}"
+    return f"{name}={_shown(one['input'])}: {str(one['msg']).removeprefix('Value error, ')}"
 
 
 def _shown(value: object) -> str:

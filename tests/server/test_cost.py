@@ -43,9 +43,35 @@ def test_a_device_that_slows_down_is_believed_after_some_busy_seconds() -> None:
 def test_what_callers_live_through_beside_the_device_counts_within_a_second() -> None:
     cost = steady_cost(BOUNDARIES, tokens_per_second=10_000)
     for _ in range(40):
-        cost.observe({16: 500}, 0.05, lived_seconds=0.1)
-    assert cost.batch_seconds({16: 500}) == pytest.approx(0.1, rel=0.05)
-    assert cost.full_batch_rate(0.025) == pytest.approx(5_000, rel=0.05)
+        cost.observe({16: 500}, 0.05, lived_seconds=0.06)
+    assert cost.batch_seconds({16: 500}) == pytest.approx(0.06, rel=0.02)
+    assert cost.full_batch_rate(0.05) == pytest.approx(500 / 0.06, rel=0.02)
+
+
+def test_what_small_batches_were_handed_over_in_makes_no_long_batch_look_slow() -> None:
+    cost = steady_cost(BOUNDARIES, tokens_per_second=10_000)
+    for _ in range(100):
+        cost.observe({16: 50}, 0.005, lived_seconds=0.01)
+    assert cost.batch_seconds({16: 50}) == pytest.approx(0.01, rel=0.05)
+    assert cost.batch_seconds({16: 1000}) == pytest.approx(0.105, rel=0.02)
+
+
+def test_a_device_that_is_slow_for_now_is_slow_for_batches_of_every_length() -> None:
+    cost = steady_cost(BOUNDARIES, tokens_per_second=10_000)
+    for _ in range(20):
+        cost.observe({16: 500}, 0.1, lived_seconds=0.1)
+    assert cost.batch_seconds({16: 500}) == pytest.approx(0.1, rel=0.1)
+    assert cost.batch_seconds({16: 50}) == pytest.approx(0.01, rel=0.1)
+
+
+def test_answers_that_come_at_once_after_a_late_one_are_no_negative_hand_over() -> None:
+    """The device had begun the next batch while the answer before it was on its way."""
+    cost = steady_cost(BOUNDARIES, tokens_per_second=10_000)
+    for lived in (0.08, 0.02) * 20:
+        cost.observe({16: 500}, 0.05, lived_seconds=lived)
+    assert cost.batch_seconds({16: 500}) == pytest.approx(0.05, rel=0.02)
+    cost.observe({16: 500}, 0.05, lived_seconds=0.0)
+    assert cost.batch_seconds({16: 500}) >= 0.05
 
 
 def test_a_large_fixed_cost_makes_batches_longer_than_wished() -> None:

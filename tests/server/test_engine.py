@@ -346,6 +346,28 @@ async def test_the_drain_estimate_is_what_the_device_needs(serving: tuple[Engine
     assert engine.drain_ms() == 0
 
 
+async def test_the_drain_time_that_an_answer_bears_runs_down_until_the_answer_leaves(
+    serving: tuple[Engine, Device], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, device = serving
+    asked = ask(engine, [50])
+    await turn()
+    left = [ask(engine, [50] * 20) for _ in range(2)]
+    await turn()
+    device.answer()
+    request = await asked
+    assert request.drained_at is not None
+    assert request.drained_at - asyncio.get_running_loop().time() == pytest.approx(0.2, rel=0.2)
+    for until_drained, told_ms in ((0.25, 250), (0.01, 10), (0.0, 0), (-1.0, 0)):
+        with monkeypatch.context() as later:
+            later.setattr(engine, "_clock", lambda: request.drained_at - until_drained)  # noqa: B023
+            assert engine.drain_left_ms(request) == pytest.approx(told_ms, abs=1e-3)
+    while device.waiting:
+        device.answer()
+        await turn()
+    await asyncio.gather(*left)
+
+
 async def test_before_the_warm_up_and_after_a_failure_callers_hear_why() -> None:
     engine, device = new_engine()
     with pytest.raises(NotReadyError, match="not ready yet"):

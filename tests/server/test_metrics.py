@@ -76,15 +76,18 @@ def stub(channel: grpc.Channel) -> Any:
 def test_the_table_of_metrics_is_what_a_server_exposes(minilm: RunningServer, stub: Any) -> None:
     stub.Embed(REQUEST, timeout=30)
     table = documented()
-    # A P95 needs more answers than one, and drops are there only where CloudWatch is on: told of, not always there.
-    sometimes = {"sluice_p95_latency_seconds", "sluice_cloudwatch_dropped_intervals_total"}
+    # A P95 needs more answers than one; what CloudWatch and front ends do is there only with them.
+    sometimes = {
+        "sluice_p95_latency_seconds", "sluice_cloudwatch_dropped_intervals_total",
+        "sluice_front_ends", "sluice_front_end_deaths_total",
+    }  # fmt: skip
     seen = dict(exposed(get(f"{minilm.url}/metrics")))
     assert seen == {name: row for name, row in table.items() if name in seen or name not in sometimes}
 
 
 def test_units_stand_in_the_names() -> None:
     units = ("_seconds", "_tokens", "_bytes", "_ratio", "_rows", "_batches", "_requests", "_intervals", "_per_second")
-    counted = ("_info", "_fds", "_serving", "_in_flight")
+    counted = ("_info", "_fds", "_serving", "_in_flight", "_front_ends", "_deaths")
     for name in documented():
         assert name.removesuffix("_total").endswith((*units, *counted)), name
 

@@ -28,6 +28,10 @@ def run_server(*arguments: str, **environment: str) -> subprocess.CompletedProce
             "BACKPRESSURE_SOFT_P95_MS=500: expected less than BACKPRESSURE_HARD_P95_MS",
         ),
         ("MAX_TOKENS_PER_BATCH", "128", "MAX_TOKENS_PER_BATCH=128: expected at least the largest bucket, 512"),
+        *(
+            ("FRONT_ENDS", value, f"FRONT_ENDS={value}: expected auto, or a number from 0 to 256")
+            for value in ("many", "-1", "257", "1.5")
+        ),
         ("QUANTIZATION", "int4", "QUANTIZATION=int4: Input should be 'none', 'int8' or 'fp8'"),
     ],
 )
@@ -46,6 +50,14 @@ def test_lists_are_written_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings()
     assert settings.buckets == (16, 64, 128)
     assert settings.exclude_tokens == ("[title]", "[query]")
+
+
+@pytest.mark.parametrize(("value", "count"), [("auto", "auto"), ("AUTO", "auto"), ("0", 0), ("4", 4)])
+def test_front_ends_are_counted_or_left_to_the_server(
+    monkeypatch: pytest.MonkeyPatch, value: str, count: int | str
+) -> None:
+    monkeypatch.setenv("FRONT_ENDS", value)
+    assert Settings().front_ends == count
 
 
 def test_an_empty_variable_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# A text is tokenized in milliseconds, so nobody comes for it any more.
+_RESERVED_FOR_SECONDS = 60.0
+
 
 class Desk:
     """One front end's requests; what is left of them is given back when it is gone.
@@ -43,7 +46,8 @@ class Desk:
         self._engine = engine
         self._observe = observe
         self._under_way = UnderWay()
-        self._reserved: dict[int, int] = {}
+        # Tokens and since when, in the order in which they came.
+        self._reserved: dict[int, tuple[int, float]] = {}
         self._requests: dict[int, PendingRequest] = {}
         self._takers: dict[int, Callable[[int, bytes], None]] = {
             Kind.RESERVE: self._reserve,
@@ -52,8 +56,13 @@ class Desk:
             Kind.ASK_HEALTH: self._tell_health,
             Kind.OBSERVATIONS: self._note,
             Kind.LISTENING: self._listens,
-            Kind.BEAT: lambda *_: None,
+            Kind.BEAT: self._beats,
         }
+
+    @property
+    def listens(self) -> bool:
+        """Callers reach it."""
+        return self.listening.done() and not self.gone.done() and self.listening.exception() is None
 
     def _take(self, frame: Frame) -> None:
         taker = self._takers.get(frame.kind)
@@ -75,7 +84,7 @@ class Desk:
     def _reserve(self, call: int, body: bytes) -> None:
         tokens, terms = frames.read_reservation(body)
         self._engine.reserve(tokens, priority=terms.priority, deadline=terms.deadline, is_repeated=terms.is_repeated)
-        self._reserved[call] = tokens
+        self._reserved[call] = tokens, self.heard_at
         self.link.send(Kind.ADMITTED, call)
 
     def _compute(self, call: int, body: bytes) -> None:
@@ -86,8 +95,12 @@ class Desk:
                 rows.total_tokens, priority=terms.priority, deadline=terms.deadline, is_repeated=terms.is_repeated
             )
         else:
-            self._engine.settle(reserved, rows.total_tokens, is_repeated=terms.is_repeated)
-        request = self._engine.begin(rows, priority=terms.priority, deadline=terms.deadline)
+            self._engine.settle(reserved[0], rows.total_tokens, is_repeated=terms.is_repeated)
+        try:
+            request = self._engine.begin(rows, priority=terms.priority, deadline=terms.deadline)
+        except BaseException:
+            self._engine.release(rows.total_tokens)
+            raise
         self._requests[call] = request
         request.future.add_done_callback(partial(self._answer, call))
 
@@ -98,7 +111,7 @@ class Desk:
             return
         error = future.exception()
         if error is None:
-            self.link.send(Kind.ANSWER, call, *frames.answer(computation(request)))
+            self.link.send(Kind.ANSWER, call, *frames.answer(computation(self._engine, request)))
         else:
             told = error if isinstance(error, SluiceError) else SluiceError(str(error))
             self.link.send(Kind.ERROR, call, frames.error(told))
@@ -107,10 +120,19 @@ class Desk:
         """The caller left: what was reserved or queued for it is free again, wherever it was."""
         reserved = self._reserved.pop(call, None)
         if reserved is not None:
-            self._engine.release(reserved)
+            self._engine.release(reserved[0])
         request = self._requests.get(call)
         if request is not None:
             request.future.cancel()
+
+    def _beats(self, _: int, __: bytes) -> None:
+        """Gives back what was reserved and never computed or given back: by a mistake, or by a task that hangs."""
+        while self._reserved:
+            call, (tokens, since) = next(iter(self._reserved.items()))
+            if self.heard_at - since < _RESERVED_FOR_SECONDS:
+                return
+            logger.error("a front end reserved %d tokens and never came for them", tokens)
+            self._cancel(call, b"")
 
     def _tell_health(self, call: int, _: bytes) -> None:
         self.link.send(Kind.HEALTH, call, json.dumps(health.document(self._engine.facts())).encode())
@@ -118,6 +140,8 @@ class Desk:
     def _note(self, _: int, body: bytes) -> None:
         told = frames.read_observations(body)
         self._under_way.note(told)
+        for reason, refused in told.rejected.items():
+            self._engine.counters.reject(reason, refused.tokens, refused.requests)
         self._observe(told)
 
     def _listens(self, _: int, body: bytes) -> None:

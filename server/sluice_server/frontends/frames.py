@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sluice_server import errors
 from sluice_server.engine_port import Computation, Terms
-from sluice_server.observability.observations import TIMES, Observations
+from sluice_server.observability.observations import TIMES, Observations, Refused
 from sluice_server.postprocess import unit
 from sluice_server.requests import Computed, Priority, TokenRows
 
@@ -201,7 +201,7 @@ def read_error(body: bytes) -> errors.SluiceError:
 def observations(told: Observations) -> tuple[Part, ...]:
     """Body of OBSERVATIONS."""
     ended = [[api, code, count] for (api, code), count in told.ended.items()]
-    counts = json.dumps({"began": told.began, "ended": ended}).encode()
+    counts = json.dumps({"began": told.began, "ended": ended, "rejected": told.rejected}).encode()
     return _COUNT.pack(len(told.answers)), _bytes(told.answers, "<f8"), counts
 
 
@@ -212,7 +212,8 @@ def read_observations(body: bytes) -> Observations:
     times = _array(body, np.float64, count * len(TIMES), _COUNT.size).reshape(count, len(TIMES))
     counts = json.loads(body[_COUNT.size + size :])
     ended = Counter({(api, code): number for api, code, number in counts["ended"]})
-    return Observations(Counter(counts["began"]), ended, times)
+    rejected = {reason: Refused(*numbers) for reason, numbers in counts["rejected"].items()}
+    return Observations(Counter(counts["began"]), ended, times, rejected)
 
 
 def _bytes(array: NDArray[np.generic], dtype: str) -> memoryview:

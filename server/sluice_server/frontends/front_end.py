@@ -41,14 +41,15 @@ class FrontEnd:
         config: What the main process says.
         engine: Connected.
         link: To the main process.
+        counters: Of what this process refuses itself; its log tells of them.
     """
 
-    def __init__(self, config: FrontEndConfig, engine: RemoteEngine, link: Link) -> None:
+    def __init__(self, config: FrontEndConfig, engine: RemoteEngine, link: Link, counters: Counters) -> None:
         self._config, self._engine, self._link = config, engine, link
         self._service = EmbeddingService(engine, config.limits, config.tokenizer_threads)
-        self._recorder = Telling(lambda told: link.send(Kind.OBSERVATIONS, 0, *frames.observations(told)))
-        # Refusals are counted, and told in the log, where they are decided.
-        self._observer = RequestObserver(Counters(), [self._recorder], tracing.configure(os.environ))
+        self._recorder = Telling(lambda told: link.send(Kind.OBSERVATIONS, 0, *frames.observations(told)), counters)
+        # What the engine refuses, the main process tells in the log.
+        self._observer = RequestObserver(counters, [self._recorder], tracing.configure(os.environ))
         self._service.observe(self._observer)
         self._server = GrpcServer(
             self._service,
@@ -117,7 +118,8 @@ async def serve(end: socket.socket) -> None:
         OSError: The address cannot be listened on.
     """
     orders: asyncio.Queue[Frame] = asyncio.Queue()
-    engine, over = RemoteEngine(), asyncio.Event()
+    counters, over = Counters(), asyncio.Event()
+    engine = RemoteEngine(counters)
     # Answers go where they are waited for; the main process sends a handful of orders in all.
     link = Link(lambda frame: (engine.take if frame.call else orders.put_nowait)(frame), lambda: _end_unless(over))
     engine.connect(link)
@@ -126,7 +128,7 @@ async def serve(end: socket.socket) -> None:
         config = read_config((await orders.get()).body)
     logs.configure(config.log_level, config.log_format)
     with garbage.looked_for_rarely():
-        front_end = FrontEnd(config, engine, link)
+        front_end = FrontEnd(config, engine, link, counters)
         try:
             await front_end.start()
             while (order := await orders.get()).kind != Kind.STOP:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sluice_server.observability.observations import Observations, no_answers
+from sluice_server.counters import Counters
+from sluice_server.observability.observations import Observations, Refused, no_answers
 
 if TYPE_CHECKING:
     from sluice_server.serving import Embedded
@@ -22,10 +23,13 @@ class Telling:
 
     Args:
         tell: Takes what came since it was told last.
+        counters: Of what this process refuses itself.
     """
 
-    def __init__(self, tell: Callable[[Observations], None]) -> None:
+    def __init__(self, tell: Callable[[Observations], None], counters: Counters) -> None:
         self._tell = tell
+        self._counters = counters
+        self._told_of: dict[str, Refused] = {}
         self._began: Counter[str] = Counter()
         self._ended: Counter[tuple[str, str]] = Counter()
         self._answers: list[tuple[float, float, float, float]] = []
@@ -60,7 +64,25 @@ class Telling:
         began, ended, answers = self._began, self._ended, self._answers
         self._began, self._ended, self._answers = Counter(), Counter(), []
         if began or ended or answers:
-            self._tell(Observations(began, ended, np.array(answers) if answers else no_answers()))
+            times = np.array(answers) if answers else no_answers()
+            self._tell(Observations(began, ended, times, self._newly_rejected()))
+
+    def _newly_rejected(self) -> dict[str, Refused]:
+        """Since it was asked last; whoever is refused has ended, too, or will in a moment."""
+        tokens = self._counters.rejected_tokens
+        before, self._told_of = (
+            self._told_of,
+            {
+                reason: Refused(requests, tokens[reason])
+                for reason, requests in self._counters.rejected_requests.items()
+            },
+        )
+        none = Refused(0, 0)
+        return {
+            reason: Refused(now.requests - then.requests, now.tokens - then.tokens)
+            for reason, now in self._told_of.items()
+            if now != (then := before.get(reason, none))
+        }
 
     def _soon(self) -> None:
         if self._timer is None:

@@ -7,6 +7,7 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
+from sluice_server.counters import Counters
 from sluice_server.engine_port import Computation, Reservation, Terms
 from sluice_server.errors import OverloadedError, ServerFailedError, SluiceError
 from sluice_server.frontends import frames
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 # For what the main process answers at once: it takes milliseconds, unless its event loop stands still.
 _ANSWERED_WITHIN_SECONDS = 10.0
 _RETRY_MS = 1000
+_REASON = "front_end"
 
 
 class Sender(Protocol):
@@ -33,9 +35,14 @@ class Sender(Protocol):
 
 
 class RemoteEngine:
-    """An EnginePort. A caller that leaves is told to the engine at once, wherever its request is."""
+    """An EnginePort. A caller that leaves is told to the engine at once, wherever its request is.
 
-    def __init__(self) -> None:
+    Args:
+        counters: Of what is refused here, before the engine hears of it.
+    """
+
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
         self.info: ModelInfo | None = None
         self.fingerprint: str | None = None
         self._link: Sender | None = None
@@ -58,17 +65,25 @@ class RemoteEngine:
 
     async def reserve(self, tokens: int, terms: Terms) -> Reservation:
         """See EnginePort."""
+        self._check_reads(tokens)
         number = next(self._numbers)
         await self._soon(Kind.RESERVE, number, frames.reservation(tokens, terms))
         return Reservation(number, tokens, partial(self._cancel, number))
 
     async def compute(self, rows: TokenRows, terms: Terms, reservation: Reservation | None = None) -> Computation:
         """See EnginePort; the engine ends it at its deadline."""
+        try:
+            self._check_reads(rows.total_tokens)
+        except OverloadedError:
+            if reservation is not None:
+                reservation.release()
+            raise
         number = next(self._numbers) if reservation is None else reservation.number
         return frames.read_answer(await self._ask(Kind.COMPUTE, number, *frames.rows(rows, terms)))
 
     async def health_document(self) -> Mapping[str, Any]:
         """See EnginePort."""
+        self._check_reads(0)
         document: Mapping[str, Any] = json.loads(await self._soon(Kind.ASK_HEALTH, next(self._numbers)))
         return document
 
@@ -80,13 +95,9 @@ class RemoteEngine:
             raise ServerFailedError("the process that computes does not answer") from None
 
     async def _ask(self, kind: Kind, number: int, *parts: Part) -> bytes:
-        link = self._connected()
-        if link.is_behind:
-            self._cancel(number)
-            raise OverloadedError("the process that computes does not read what it is asked", _RETRY_MS, "front_end")
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
-        link.send(kind, number, *parts)
+        self._connected().send(kind, number, *parts)
         try:
             return await future
         except SluiceError:
@@ -96,6 +107,12 @@ class RemoteEngine:
             self._waiting.pop(number, None)
             self._cancel(number)
             raise
+
+    def _check_reads(self, tokens: int) -> None:
+        """Refuses where what was asked before is not read."""
+        if self._connected().is_behind:
+            self._counters.reject(_REASON, tokens)
+            raise OverloadedError("the process that computes does not read what it is asked", _RETRY_MS, _REASON)
 
     def _cancel(self, number: int) -> None:
         self._connected().send(Kind.CANCEL, number)

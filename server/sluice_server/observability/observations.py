@@ -1,7 +1,9 @@
 """What became of requests in a span of time, added up: how one process tells another of its own. Pure."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,13 @@ def no_answers() -> NDArray[np.float64]:
     return np.empty((0, len(TIMES)))
 
 
+class Refused(NamedTuple):
+    """Requests that were refused, and what they asked for."""
+
+    requests: int
+    tokens: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Observations:
     """Requests that began, ended and were answered.
@@ -23,11 +32,13 @@ class Observations:
         began: By api.
         ended: By api and code.
         answers: float64 (n, 4), the TIMES of each request that was computed.
+        rejected: By reason, where this process refused them itself.
     """
 
     began: Counter[str] = field(default_factory=Counter)
     ended: Counter[tuple[str, str]] = field(default_factory=Counter)
     answers: NDArray[np.float64] = field(default_factory=no_answers)
+    rejected: Mapping[str, Refused] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+from sluice_server.counters import Counters
 from sluice_server.engine import Engine
 from sluice_server.engine_port import Computation, Terms
 from sluice_server.errors import (
@@ -17,7 +18,7 @@ from sluice_server.errors import (
     OverloadedError,
     SluiceError,
 )
-from sluice_server.frontends import frames
+from sluice_server.frontends import desk, frames
 from sluice_server.frontends.desk import Desk
 from sluice_server.frontends.frames import Kind
 from sluice_server.frontends.link import Link
@@ -41,8 +42,12 @@ class Pair:
     desk: Desk
     remote: RemoteEngine
     link: Link
+    counters: Counters
     told: list[Observations] = field(default_factory=list)
     lost: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def telling(self) -> Telling:
+        return Telling(lambda told: self.link.send(Kind.OBSERVATIONS, 0, *frames.observations(told)), self.counters)
 
     async def until_engine_holds(self, tokens: int) -> None:
         async with asyncio.timeout(5):
@@ -60,14 +65,15 @@ async def pair() -> AsyncIterator[Pair]:
     engine, device = new_engine()
     told: list[Observations] = []
     lost = asyncio.Event()
-    desk, remote = Desk(engine, told.append), RemoteEngine()
+    counters = Counters()
+    ours, remote = Desk(engine, told.append), RemoteEngine(counters)
     link = Link(remote.take, lost.set)
     remote.connect(link)
-    for one, end in zip((desk.link, link), socket.socketpair(), strict=True):
+    for one, end in zip((ours.link, link), socket.socketpair(), strict=True):
         await asyncio.get_running_loop().create_unix_connection(lambda one=one: one, sock=end)
-    yield Pair(engine, device, desk, remote, link, told, lost)
+    yield Pair(engine, device, ours, remote, link, counters, told, lost)
     link.abort()
-    await desk.gone
+    await ours.gone
     await asyncio.sleep(0)
     assert engine.reserved_tokens == sum(job.batch.useful_tokens for job in device.waiting)
 
@@ -187,12 +193,54 @@ async def test_a_mistake_of_ours_fails_one_request_and_not_the_front_end(
         broken.setattr(serving.engine, "begin", lambda *_, **__: 1 / 0)
         with pytest.raises(SluiceError, match="its log has the cause"):
             await serving.remote.compute(token_rows([4]), TERMS)
-    serving.engine.release(4)
+    assert serving.engine.reserved_tokens == 0
     assert not serving.desk.gone.done()
 
 
+async def test_a_reservation_that_nobody_comes_for_lapses(serving: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    await serving.remote.reserve(100, TERMS)
+    serving.link.send(Kind.BEAT)
+    late = await serving.remote.reserve(30, TERMS)
+    assert serving.engine.reserved_tokens == 130
+    monkeypatch.setattr(desk, "_RESERVED_FOR_SECONDS", 0.0)
+    serving.link.send(Kind.BEAT)
+    await serving.until_engine_holds(0)
+    asked = asyncio.create_task(serving.remote.compute(token_rows([7]), TERMS, late))
+    await serving.device_has_work()
+    assert serving.engine.reserved_tokens == 7, "who comes after all is admitted anew"
+    serving.device.answer()
+    await asked
+
+
+async def test_where_the_main_process_does_not_read_a_front_end_refuses_and_both_count_it(
+    serving: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reservation = await serving.remote.reserve(100, TERMS)
+    with monkeypatch.context() as stuck:
+        stuck.setattr(Link, "is_behind", True)
+        for ask in (
+            serving.remote.reserve(20, TERMS),
+            serving.remote.compute(token_rows([4]), TERMS),
+            serving.remote.compute(token_rows([5]), TERMS, reservation),
+        ):
+            with pytest.raises(OverloadedError, match="does not read") as refused:
+                await ask
+            assert refused.value.retry_after_ms
+    await serving.until_engine_holds(0)
+    telling = serving.telling()
+    telling.end("embed", "RESOURCE_EXHAUSTED")
+    telling.flush()
+    telling.end("embed", "RESOURCE_EXHAUSTED")
+    telling.flush()
+    async with asyncio.timeout(5):
+        while len(serving.told) < 2:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0)
+    assert serving.engine.counters.rejected_requests == {"front_end": 3}
+    assert serving.engine.counters.rejected_tokens == {"front_end": 29}
+
+
 async def test_when_a_front_end_is_gone_its_work_is_given_back_and_its_calls_are_counted(serving: Pair) -> None:
-    telling = Telling(lambda told: serving.link.send(Kind.OBSERVATIONS, 0, *frames.observations(told)))
+    telling = serving.telling()
     telling.begin("embed")
     telling.begin("embed")
     telling.end("embed", "OK")
@@ -222,7 +270,7 @@ async def test_a_front_end_that_sends_nonsense_is_cut_off(serving: Pair) -> None
 
 
 async def test_observations_come_in_bunches(serving: Pair) -> None:
-    telling = Telling(lambda told: serving.link.send(Kind.OBSERVATIONS, 0, *frames.observations(told)))
+    telling = serving.telling()
     for _ in range(5):
         telling.begin("infer")
         telling.end("infer", "CANCELLED")

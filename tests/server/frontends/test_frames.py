@@ -12,7 +12,7 @@ from sluice_server.engine_port import NO_DEADLINE, Computation, Terms
 from sluice_server.frontends import frames
 from sluice_server.frontends.frames import Frame, FrameReader, FramingError, Kind
 from sluice_server.frontends.setup import FrontEndConfig, State, read_config, read_state
-from sluice_server.observability.observations import Observations
+from sluice_server.observability.observations import Observations, Refused
 from sluice_server.postprocess import unit
 from sluice_server.requests import Computed, Priority, TokenRows
 from sluice_server.security import TlsFiles
@@ -102,11 +102,13 @@ counts = st.integers(1, 10**9)
     st.dictionaries(sentences, counts, max_size=4),
     st.dictionaries(st.tuples(sentences, sentences), counts, max_size=4),
     st.lists(st.tuples(*[milliseconds] * 4), max_size=5),
+    st.dictionaries(sentences, st.builds(Refused, counts, counts), max_size=3),
 )
-def test_observations_add_up_to_the_same(began: dict, ended: dict, answers: list) -> None:
-    told = Observations(began, ended, np.array(answers, dtype=float).reshape(-1, 4))  # type: ignore[arg-type]
+def test_observations_add_up_to_the_same(began: dict, ended: dict, answers: list, rejected: dict) -> None:
+    times = np.array(answers, dtype=float).reshape(-1, 4)
+    told = Observations(began, ended, times, rejected)  # type: ignore[arg-type]
     heard = frames.read_observations(joined(frames.observations(told)))
-    assert (heard.began, heard.ended) == (began, ended)
+    assert (heard.began, heard.ended, heard.rejected) == (began, ended, rejected)
     assert np.array_equal(heard.answers, told.answers)
 
 

@@ -14,11 +14,14 @@ from gpu_inference import inference_pb2, inference_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from sluice.v1 import embeddings_pb2 as pb
 from sluice.v1 import embeddings_pb2_grpc
+from sluice_client import ChannelOptions, EmbeddingClient, EmbeddingError
 
+from tests.server.certificates import make_certificates
 from tests.server.conftest import RunningServer
 from tests.server.frontends.conftest import Processes, processes, until
 from tests.server.test_apis import TEXTS, get, tensor
 from tests.server.test_metrics import scraped, value
+from tests.server.test_tracing import Collector, grpc_receiver
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 ONE = pb.EmbedRequest(texts=pb.Texts(values=["a text"]))
@@ -226,6 +229,9 @@ def test_a_front_end_that_is_killed_loses_its_own_callers_only_and_another_one_c
     until(lambda: running.health()["queued_tokens"] == 0)
     until(lambda: [x for x in running.said("a front end listens") if x["pid"] in new])
     assert running.health()["phase"]["name"] == "serving"
+    samples = scraped(running)  # type: ignore[arg-type]
+    assert value(samples, "sluice_front_ends") == 2
+    assert value(samples, "sluice_front_end_deaths_total") == 1
     with contextlib.ExitStack() as stack:
 
         def new_one_serves() -> bool:
@@ -235,6 +241,38 @@ def test_a_front_end_that_is_killed_loses_its_own_callers_only_and_another_one_c
             return running.connections(*new) > 0
 
         until(new_one_serves)
+
+
+def test_a_front_end_speaks_tls_asks_for_the_token_and_sends_its_callers_traces(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    collector, certificates = Collector(), make_certificates(tmp_path)
+    endpoint, stop = grpc_receiver(collector)
+    settings = {name.upper(): value for name, value in certificates.server_settings.items()}
+    with processes(
+        1, MODEL_PATH=str(model_folder), API_TOKEN="a-secret", OTEL_EXPORTER_OTLP_ENDPOINT=endpoint,
+        OTEL_BSP_SCHEDULE_DELAY="100", **settings,
+    ) as running:  # fmt: skip
+        running.until_serving()
+
+        def embed(channel: ChannelOptions | None) -> Any:
+            with EmbeddingClient(running.grpc_target, channel_options=channel, deadline_seconds=5) as client:
+                return client.embed(["a text", "another"])
+
+        assert embed(certificates.client(token="a-secret")).shape == (2, 384)
+        service, span = collector.wait_for("sluice.v1.Embeddings/Embed")
+        said = {one.key: one.value for one in span.attributes}
+        assert (service, said["sluice.inputs"].int_value) == ("sluice-server", 2)
+        not_connected = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+        for channel, codes in (
+            (certificates.client(token=None), {grpc.StatusCode.UNAUTHENTICATED}),
+            (certificates.client(token="a-secret", with_certificate=False), not_connected),
+            (None, not_connected),
+        ):
+            with pytest.raises(EmbeddingError) as refused:
+                embed(channel)
+            assert refused.value.code in codes
+    stop()
 
 
 def test_sigterm_finishes_what_was_admitted_and_nothing_stays(model_folder: Path) -> None:
