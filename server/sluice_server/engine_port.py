@@ -48,7 +48,7 @@ class Computation:
         computed: Their embeddings, in the order of the rows.
         queue_ms: Until the device began.
         compute_ms: Device time of the batches that held them.
-        drain_ms: Of what was still queued then; None while unknown.
+        drain_ms: Until what was still queued then is computed, as of the answer; None while unknown.
     """
 
     computed: Computed

@@ -157,9 +157,7 @@ class _FrontEndCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("sluice_front_ends", "Processes that listen for callers", self._front_ends.listening)
-        yield CounterMetricFamily(
-            "sluice_front_end_deaths", "Front ends that were started again", self._front_ends.died
-        )
+        yield CounterMetricFamily("sluice_front_end_deaths", "Front ends that died", self._front_ends.died)
 
 
 class _EngineCollector(Collector):

@@ -70,14 +70,10 @@ class Telling:
     def _newly_rejected(self) -> dict[str, Refused]:
         """Since it was asked last; whoever is refused has ended, too, or will in a moment."""
         tokens = self._counters.rejected_tokens
-        before, self._told_of = (
-            self._told_of,
-            {
-                reason: Refused(requests, tokens[reason])
-                for reason, requests in self._counters.rejected_requests.items()
-            },
-        )
-        none = Refused(0, 0)
+        before, none = self._told_of, Refused(0, 0)
+        self._told_of = {
+            reason: Refused(requests, tokens[reason]) for reason, requests in self._counters.rejected_requests.items()
+        }
         return {
             reason: Refused(now.requests - then.requests, now.tokens - then.tokens)
             for reason, now in self._told_of.items()

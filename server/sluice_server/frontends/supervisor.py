@@ -37,6 +37,9 @@ class FrontEnds:
         config: Of each; its address is set when they listen.
         count: So many.
         observe: Told what became of their requests.
+
+    Attributes:
+        died: How many have, since the start.
     """
 
     def __init__(
@@ -49,18 +52,13 @@ class FrontEnds:
         self._keepers: list[asyncio.Task[None]] = []
         self._kept_port: socket.socket | None = None
         self._deaths = Deaths()
-        self._died = 0
+        self.died = 0
         self._stopping = asyncio.Event()
 
     @property
     def listening(self) -> int:
         """How many serve now."""
         return sum(desk.listens for desk in self._desks)
-
-    @property
-    def died(self) -> int:
-        """How many have, since the start."""
-        return self._died
 
     async def start(self, address: str) -> int:
         """Listens with every front end; returns the port.
@@ -125,7 +123,7 @@ class FrontEnds:
                 # The server's start waits for it; later ones count as dead.
                 first.set_exception(OSError(f"a front end ended before it listened: {code}"))
                 return
-            self._died += 1
+            self.died += 1
             logger.error("a front end died: %s; its callers have lost their connections", code, extra={"place": place})
             if self._deaths.are_too_many(asyncio.get_running_loop().time()):
                 self._engine.failed(f"front ends die again and again; the last one: {code}")
