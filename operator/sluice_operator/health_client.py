@@ -54,7 +54,6 @@ class _Document(BaseModel):
     estimated_drain_time_ms: Measure | None
     busy_fraction: Annotated[float, Field(ge=0, le=1)] | None
     offered_tokens_total: Count
-    uptime_seconds: Measure
     embedding_dimension: Annotated[int, Field(ge=1)] | None
     boot_id: Annotated[str, Field(min_length=1)]
     phase: _PhaseDocument
@@ -81,7 +80,6 @@ def parse(document: Any) -> Health:
         drain_milliseconds=read.estimated_drain_time_ms,
         busy_fraction=read.busy_fraction,
         offered_tokens_total=read.offered_tokens_total,
-        uptime_seconds=read.uptime_seconds,
         dimension=read.embedding_dimension,
         model_revision=read.model.revision,
         model_fingerprint=read.model.fingerprint,

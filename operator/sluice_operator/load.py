@@ -4,9 +4,6 @@ Offered load is counted from `offered_tokens_total`, which includes refused work
 saturates at the pods' limits and would stop the fleet from growing exactly when it is too small. Work that is asked
 again after a refusal is not in it, where callers say so: the same work refused five times is not five pods' worth.
 
-Tokens come with the pod's own time, so a poll that was slow, on either side, is no change of load. What is not known
-yet is not zero: a pod that missed a poll is taken to be asked as before, for as long as its last answer is believed.
-
 A window of 10 s sees a sudden rise in full after 10 s only. The rate of the last poll sees it at once; it is noisy,
 so `scaling` believes it only while queues say the same.
 """
@@ -21,7 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sluice_operator.values import Health, Pod, Report
+    from sluice_operator.values import Pod, Report
 
 LONG_WINDOW_SECONDS = 60.0
 SHORT_WINDOW_SECONDS = 10.0
@@ -72,8 +69,6 @@ class _Seen:
     boot_id: str
     total: int
     at: float
-    uptime_seconds: float
-    """By the pod's own clock, at the moment its counter was read."""
     rate: float | None
     """Tokens per second since the answer before it."""
 
@@ -84,7 +79,7 @@ class _Increment:
 
     begin: float
     end: float
-    tokens: float
+    tokens: int
 
     def since(self, start: float) -> float:
         """The part after `start`, as if it had come evenly."""
@@ -119,8 +114,8 @@ class LoadWindow:
             self._increments.popleft()
         version, serving = _most_common(p for p in asked if p.is_serving)
         return Load(
-            offered_short=self._rate(now, SHORT_WINDOW_SECONDS, health.keys()),
-            offered_long=self._rate(now, LONG_WINDOW_SECONDS, health.keys()),
+            offered_short=self._rate(now, SHORT_WINDOW_SECONDS),
+            offered_long=self._rate(now, LONG_WINDOW_SECONDS),
             capacity=self._capacity(serving, version),
             queued_tokens=sum(h.queued_tokens for h in health.values()),
             fresh_pods=len(health),
@@ -137,10 +132,12 @@ class LoadWindow:
         said, at, known = report.health, report.received_at, self._seen.get(uid)
         rate = None if known is None else known.rate
         if known is not None and at > known.at:
-            rate = _rate_between(known, said, at)
-            self._note(_Increment(known.at, at, rate * (at - known.at)))
+            is_new = known.boot_id != said.boot_id
+            tokens = said.offered_tokens_total if is_new else max(0, said.offered_tokens_total - known.total)
+            rate = tokens / (at - known.at)
+            self._note(_Increment(known.at, at, tokens))
         if known is None or at > known.at:
-            self._seen[uid] = _Seen(said.boot_id, said.offered_tokens_total, at, said.uptime_seconds, rate)
+            self._seen[uid] = _Seen(said.boot_id, said.offered_tokens_total, at, rate)
 
     def _note(self, increment: _Increment) -> None:
         """Pods that answer the same polls share an increment."""
@@ -158,16 +155,14 @@ class LoadWindow:
         for uid in self._seen.keys() - uids:
             del self._seen[uid]
 
-    def _rate(self, now: float, window: float, believed: Iterable[str]) -> float | None:
+    def _rate(self, now: float, window: float) -> float | None:
         """Tokens per second over the window; None until half a short window has been seen."""
         if self._started_at is None:
             return None
         span = min(window, now - self._started_at)
         if span < SHORT_WINDOW_SECONDS / 2:
             return None
-        heard = sum(increment.since(now - span) for increment in self._increments)
-        unheard = sum((seen.rate or 0.0) * min(span, now - seen.at) for seen in map(self._seen.__getitem__, believed))
-        return (heard + unheard) / span
+        return sum(increment.since(now - span) for increment in self._increments) / span
 
     def _capacity(self, serving: list[Pod], version: str | None) -> float | None:
         """Measured under work; else as last measured; else as the warm-up calibrated it.
@@ -185,18 +180,6 @@ class LoadWindow:
             return self._measured.tokens_per_second
         calibrated = [h.service_rate for h in said.values() if h.service_rate]
         return median(calibrated) if calibrated else None
-
-
-def _rate_between(known: _Seen, said: Health, at: float) -> float:
-    """Tokens per second between two answers: by the pod's clock, while it and ours agree within a factor of four.
-
-    Answers that were held up come close together, and one request between them would be a flood.
-    """
-    silence = at - known.at
-    if said.boot_id != known.boot_id:
-        return said.offered_tokens_total / silence
-    passed = min(max(said.uptime_seconds - known.uptime_seconds, silence / 4), silence * 4)
-    return max(0, said.offered_tokens_total - known.total) / passed
 
 
 def _most_common(pods: Iterable[Pod]) -> tuple[str | None, list[Pod]]:

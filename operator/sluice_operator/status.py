@@ -21,9 +21,12 @@ Json = dict[str, Any]
 
 WORDING_INTERVAL_SECONDS = 10.0
 """What changes all the time, load and the wording of messages, is written at most this often."""
-NOTICEABLE_SHARE = 0.1
+NOTICEABLE_SHARE = 0.2
 NOTICEABLE_DRAIN_MILLISECONDS = 50.0
-"""Load that differs by less is noise: steady traffic causes no writes, and its exact numbers are metrics."""
+"""Load that differs by less is noise: steady traffic causes no writes, and its exact numbers are metrics.
+
+A poll that was a second late moves the rate over ten seconds by a tenth.
+"""
 _FOLLOWS_LOAD = {"tokensPerSecondPerPod", "recommendation"}
 _AS_ASKED = {Reason.ROLLING_OUT, Reason.SCALED_TO_ZERO}
 """Reasons for not being ready that someone asked for."""

@@ -36,8 +36,6 @@ class Health:
     drain_milliseconds: float | None
     busy_fraction: float | None
     offered_tokens_total: int
-    uptime_seconds: float
-    """By its own clock, as of the same moment as the counters."""
     dimension: int | None
     model_revision: str | None
     model_fingerprint: str | None

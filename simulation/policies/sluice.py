@@ -99,8 +99,7 @@ class Sluice:
                 continue
             i = index.get(pod.uid)
             serving = None if i is None else (cluster.pods, i, float(busy[i]), float(errors[i]))
-            said = _WARMING if serving is None else _health(*serving)
-            answers[str(pod.uid)] = replace(said, uptime_seconds=float(cluster.now))
+            answers[str(pod.uid)] = _WARMING if serving is None else _health(*serving)
         return answers
 
     def _fresh(self, uid: str, now: float) -> Report | None:
@@ -155,7 +154,6 @@ _WARMING = Health(
     drain_milliseconds=None,
     busy_fraction=None,
     offered_tokens_total=0,
-    uptime_seconds=0.0,
     dimension=None,
     model_revision=None,
     model_fingerprint=None,

@@ -80,7 +80,7 @@ def health(phase: str = "serving", **fields: Any) -> Health:
         boot_id="boot-1", phase=phase, phase_reason=None, phase_step=None, phase_steps=None, is_accepting=serves,
         status="healthy", queued_tokens=0, service_rate=12_000.0 if serves else None,
         drain_milliseconds=0.0 if serves else None, busy_fraction=0.8, offered_tokens_total=0,
-        uptime_seconds=5.0, dimension=384 if serves else None, model_revision="abc", model_fingerprint="f1" if serves else None,
+        dimension=384 if serves else None, model_revision="abc", model_fingerprint="f1" if serves else None,
     )  # fmt: skip
     return replace(said, **fields)
 

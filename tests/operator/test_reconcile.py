@@ -384,14 +384,9 @@ def test_offered_load_adds_pods_and_the_events_say_why(
     started = time.monotonic()
 
     def busy() -> dict[str, Any]:
-        uptime = time.monotonic() - started
-        offered = int(uptime * 30_000)
+        offered = int((time.monotonic() - started) * 30_000)
         return health_document(
-            uptime_seconds=uptime,
-            offered_tokens_total=offered,
-            busy_fraction=1.0,
-            status="overloaded",
-            accepting_requests=False,
+            offered_tokens_total=offered, busy_fraction=1.0, status="overloaded", accepting_requests=False
         )
 
     first = service.pods()[0]["metadata"]["name"]
