@@ -21,7 +21,7 @@ Json = dict[str, Any]
 
 WORDING_INTERVAL_SECONDS = 10.0
 """What changes all the time, load and the wording of messages, is written at most this often."""
-NOTICEABLE_SHARE = 0.2
+NOTICEABLE_SHARE = 0.15
 NOTICEABLE_DRAIN_MILLISECONDS = 50.0
 """Load that differs by less is noise: steady traffic causes no writes, and its exact numbers are metrics.
 

@@ -98,7 +98,7 @@ def scaled(message: str, capacity: int) -> dict[str, Any]:
         (loaded(queuedTokens=0), loaded(queuedTokens=6_100), 11, True),
         (SERVING, {k: v for k, v in SERVING.items() if k != "load"}, 11, True),
         (scaled("60k tok/s", 12_000), scaled("61k tok/s", 12_100), 11, False),
-        (scaled("60k tok/s", 12_000), scaled("60k tok/s", 16_000), 11, True),
+        (scaled("60k tok/s", 12_000), scaled("60k tok/s", 15_000), 11, True),
         (LOADING, with_conditions(("False", "Loading"), ("True", "Loading"), "other words"), 1, False),
         (LOADING, with_conditions(("False", "Loading"), ("True", "Loading"), "other words"), 11, True),
         (SERVING, SERVING | {"readyReplicas": 1}, 0, True),
