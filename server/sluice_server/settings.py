@@ -85,7 +85,7 @@ class Settings(BaseSettings):
     )
     quantization: Literal["none", "int8", "fp8"] = Field(
         "none",
-        description="int8 multiplies bytes where Sluice's own CPU engine computes the model (AVX-512 VNNI and BF16), "
+        description="int8 multiplies bytes where Sluice's own CPU engine computes the model (AVX-512 VNNI), "
         "fp8 multiplies 8-bit floats on GPUs that can (compute capability 8.9; DTYPE bfloat16, LAYOUT packed), "
         "if the embeddings of fixed texts come near to float32's (cosine 0.99); else the log says why not.",
     )

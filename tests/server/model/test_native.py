@@ -37,7 +37,7 @@ from transformers import (
 from tests.server.conftest import minilm_folder
 
 BFLOAT16 = bool(torch.cpu.get_capabilities().get("avx512_bf16"))
-INT8 = BFLOAT16 and bool(torch.cpu.get_capabilities().get("avx512_vnni"))
+INT8 = bool(torch.cpu.get_capabilities().get("avx512_vnni"))
 _MANY_TOKENS = 300
 DTYPES = [torch.float32, *([torch.bfloat16] if BFLOAT16 else [])]
 
@@ -53,6 +53,13 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def built_for_avx2(tmp_path_factory: pytest.TempPathFactory) -> Any:
     path = tmp_path_factory.mktemp("native") / "encoder.so"
     library.build(path, "-mno-avx512f")
+    return library.load(path)
+
+
+@pytest.fixture(scope="session")
+def built_without_bfloat16(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    path = tmp_path_factory.mktemp("native") / "encoder.so"
+    library.build(path, "-mno-avx512bf16")
     return library.load(path)
 
 
@@ -416,13 +423,14 @@ def test_an_engine_that_computes_something_else_goes_the_other_way(
 
 
 @pytest.mark.skipif(not INT8, reason="the CPU multiplies no bytes")
+@pytest.mark.parametrize("library_of", ["built", "built_without_bfloat16"])
 @pytest.mark.parametrize("make", [bert, roberta, distilbert, mpnet])
 @pytest.mark.parametrize("lengths", LENGTHS, ids=lambda lengths: f"{len(lengths)}-rows-{sum(lengths)}-tokens")
 def test_bytes_come_near_to_what_transformers_computes(
-    built: Any, make: Callable[[], PreTrainedModel], lengths: list[int]
+    request: pytest.FixtureRequest, library_of: str, make: Callable[[], PreTrainedModel], lengths: list[int]
 ) -> None:
     model, asked = make(), rows_of(lengths)
-    states = token_states(encoder(built, model, dtype=torch.int8), asked)
+    states = token_states(encoder(request.getfixturevalue(library_of), model, dtype=torch.int8), asked)
     cosine = F.cosine_similarity(states, one_by_one(model, asked))
     assert float(cosine.mean()) >= 0.99
 
@@ -455,6 +463,12 @@ def test_quantization_without_the_engine_is_said_to_be_off(tmp_path: Path, caplo
     assert "QUANTIZATION=int8 is not used" in caplog.text
     upgrade.begin(bert(hidden_act="gelu_new"), 0, str(tmp_path), [attempt(dtype=torch.int8)], lambda: None)
     assert "not used, and so no int8: activation 'gelu_new'" in caplog.text
+
+
+def test_a_precision_without_instructions_is_refused(built_for_avx2: Any) -> None:
+    for dtype in (torch.bfloat16, torch.int8):
+        with pytest.raises(RuntimeError, match=f"this CPU has no instructions for {dtype}"):
+            encoder(built_for_avx2, bert(), dtype=dtype)
 
 
 def test_the_compiler_says_what_is_wrong(tmp_path: Path) -> None:

@@ -5,21 +5,38 @@
 
 using sluice::AnyEncoder;
 
+namespace {
+
+// use(kind) of a kind's number (0 float32, 1 bfloat16, 2 int8); `otherwise` where this CPU has no instructions for it.
+template <class Result, class Use>
+Result of_kind(int64_t kind, Result otherwise, Use use) {
+  if (kind == 0) return use(sluice::Single{});
+#ifdef __AVX512BF16__
+  if (kind == 1) return use(sluice::Half{});
+#endif
+#ifdef __AVX512VNNI__
+  if (kind == 2) return use(sluice::Byte{});
+#endif
+  return otherwise;
+}
+
+}  // namespace
+
 extern "C" {
 
-// Null where this CPU has no instructions for the kind (0 float32, 1 bfloat16, 2 int8), or memory is short.
+// Bytes of a value between two multiplications, and of one in the table of words: 4 is float32, 2 bfloat16. 0 where
+// this CPU has no instructions for the kind.
+int64_t sluice_kept_bytes(int64_t kind) {
+  return of_kind<int64_t>(kind, 0, [](auto one) { return sizeof(typename decltype(one)::Kept); });
+}
+
+// Null where this CPU has no instructions for the kind, or memory is short.
 AnyEncoder* sluice_open(int64_t kind, const sluice::Shape* shape) {
   try {
-    if (kind == 0) return new sluice::Encoder<sluice::Single>(*shape);
-#ifdef __AVX512BF16__
-    if (kind == 1) return new sluice::Encoder<sluice::Half>(*shape);
-#endif
-#if defined(__AVX512BF16__) && defined(__AVX512VNNI__)
-    if (kind == 2) return new sluice::Encoder<sluice::Byte>(*shape);
-#endif
+    return of_kind<AnyEncoder*>(kind, nullptr, [&](auto one) { return new sluice::Encoder<decltype(one)>(*shape); });
   } catch (const std::bad_alloc&) {
+    return nullptr;
   }
-  return nullptr;
 }
 
 // The next layer; the number of an Outcome.

@@ -14,8 +14,8 @@ from sluice_server.model.native.architecture import Architecture, Layer
 from sluice_server.model.pooling import Summed
 
 _KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
-# What activations and the table of words are kept in, by what is multiplied.
-_KEPT = {torch.float32: torch.float32, torch.bfloat16: torch.bfloat16, torch.int8: torch.bfloat16}
+# What activations and the table of words are kept in, by its size.
+_KEPT = {4: torch.float32, 2: torch.bfloat16}
 _NO_MEMORY = "the engine found no memory"
 
 
@@ -79,7 +79,10 @@ class NativeEncoder:
     ) -> None:
         dtype = dtype or model.dtype
         self._library, self._threads = library, threads
-        self._words, self._places, self._bias = model.words.to(_KEPT[dtype]), model.places, model.bias
+        kept = _KEPT.get(library.sluice_kept_bytes(_KINDS[dtype]))
+        if kept is None:
+            raise RuntimeError(f"this CPU has no instructions for {dtype}")
+        self._words, self._places, self._bias = model.words.to(kept), model.places, model.bias
         self._states = np.empty((0, model.width), dtype=np.float32)
         shape = _Shape(
             model.width, model.heads, model.intermediate, model.activation, len(self._words), len(self._places),
@@ -88,7 +91,7 @@ class NativeEncoder:
         )  # fmt: skip
         self._handle = library.sluice_open(_KINDS[dtype], ctypes.byref(shape))
         if not self._handle:
-            raise RuntimeError(f"the engine does not compute {dtype} on this CPU")
+            raise RuntimeError(_NO_MEMORY)
         weakref.finalize(self, library.sluice_close, self._handle)
         for layer in model.layers():
             if library.sluice_add_layer(self._handle, ctypes.byref(_layer(layer))) != _Outcome.DONE:

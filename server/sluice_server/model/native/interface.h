@@ -15,7 +15,7 @@ struct LayerSource {
 struct Shape {
   int64_t width, heads, intermediate, activation, vocabulary, positions;
   double epsilon;
-  const void* words;    // (vocabulary, width), of the kind's own type; not copied
+  const void* words;    // (vocabulary, width), of the type that sluice_kept_bytes says; not copied
   const float* places;  // (positions, width), of a row's positions from its first, and the one token type; not copied
   const float* bias;    // (heads, 2 positions + 16), of keys from positions - 1 before a query on; not copied; or null
   const float *gain, *shift;

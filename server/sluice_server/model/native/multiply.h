@@ -34,10 +34,9 @@ struct Single {
   static Floats real(Sums sums) { return sums; }
 };
 
-#ifdef __AVX512BF16__
+#if defined(__AVX512BF16__) || defined(__AVX512VNNI__)
 // Groups that fill the four bytes of a lane.
 struct FourBytes {
-  using Kept = Brain;
   using Right = __m512i;
   static Right load_right(const void* from) { return _mm512_loadu_si512(from); }
   static Right spread(const void* from) {
@@ -46,9 +45,12 @@ struct FourBytes {
     return _mm512_set1_epi32(group);
   }
 };
+#endif
 
+#ifdef __AVX512BF16__
 struct Half : FourBytes {
   using Value = Brain;
+  using Kept = Brain;
   using Sums = Floats;
   static constexpr int kGroup = 2;
   static Sums dot(Sums sums, Right left, Right right) {
@@ -63,11 +65,16 @@ struct Half : FourBytes {
 };
 #endif
 
-#if defined(__AVX512BF16__) && defined(__AVX512VNNI__)
+#ifdef __AVX512VNNI__
 // Rows of bytes from 0 to 255, each row with a scale and a zero of its own, times weights from -127 to 127 with a scale
 // for each column.
 struct Byte : FourBytes {
   using Value = uint8_t;
+#ifdef __AVX512BF16__
+  using Kept = Brain;
+#else
+  using Kept = float;
+#endif
   using Sums = Ints;
   static constexpr int kGroup = 4;
   static Sums dot(Sums sums, Right left, Right right) {
