@@ -16,6 +16,9 @@ _COMPANY_SECONDS = 2.0
 # Of the usual time that a batch may take which batch work fills, in company: a person waits for the rest of one and
 # for one of their own.
 _COMPANY_SHARE = 1 / 3
+# And of the time of such a batch, its tokens take at least so many times what it costs beside them: less efficient
+# than batches otherwise are, as the person would wait for what is gained.
+_COMPANY_LEAST_SHARE = 1.5
 # Interactive work overtakes batch work that came up to so many patiences before it.
 _BATCH_PATIENCES = 2.0
 # A request's own rows are due one after the other at the device's rate divided by this.
@@ -121,8 +124,11 @@ def token_budget(
         waiting_tokens: What else could go into this batch.
         in_company: People ask these seconds: what fills the batch beyond that stays short.
     """
-    share = _COMPANY_SHARE if in_company else 1.0
-    usual = cost.tokens_within(share * limits.target_seconds, bucket.max_tokens)
+    if in_company:
+        short = _COMPANY_SHARE * limits.target_seconds
+        usual = cost.tokens_within(short, bucket.max_tokens, least_share=_COMPANY_LEAST_SHARE)
+    else:
+        usual = cost.tokens_within(limits.target_seconds, bucket.max_tokens)
     if waiting_tokens > usual:
         usual = min(waiting_tokens, cost.tokens_within(MOST_STRETCH * limits.target_seconds, bucket.max_tokens))
     return max(min(limits.max_tokens, usual), bucket.max_tokens)

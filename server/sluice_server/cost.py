@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from sluice_server.fixed_cost import FixedCost
+
 # Busy time after which an old observation has lost 63 % of its weight.
 _MEMORY_SECONDS = 5.0
 # The same for what surrounds the device: load on the machine's cores comes and goes quickly.
@@ -15,37 +17,22 @@ _LEAST_VARIABLE_SHARE = 3.0
 
 
 @dataclass(slots=True)
-class _DecayedRate:
-    """tokens / busy seconds, both decayed over busy time: idle time never dilutes it."""
+class _DecayedRatio:
+    """Σ amounts / Σ weights, both decayed over busy time: idle time never dilutes it."""
 
-    tokens: float
-    seconds: float
+    amounts: float
+    weights: float
 
-    def observe(self, tokens: float, seconds: float, memory_seconds: float = _MEMORY_SECONDS) -> None:
-        decay = math.exp(-seconds / memory_seconds)
-        self.tokens = self.tokens * decay + tokens
-        self.seconds = self.seconds * decay + seconds
-
-    @property
-    def per_second(self) -> float:
-        return self.tokens / self.seconds
-
-
-@dataclass(slots=True)
-class _DecayedMean:
-    """Of amounts, each of which counts less the more busy time has passed since; 0 at first."""
-
-    amounts: float = 0.0
-    count: float = 1.0
-
-    def observe(self, amount: float, seconds: float, memory_seconds: float) -> None:
-        decay = math.exp(-seconds / memory_seconds)
+    def observe(
+        self, amount: float, weight: float, busy_seconds: float, memory_seconds: float = _MEMORY_SECONDS
+    ) -> None:
+        decay = math.exp(-busy_seconds / memory_seconds)
         self.amounts = self.amounts * decay + amount
-        self.count = self.count * decay + 1
+        self.weights = self.weights * decay + weight
 
     @property
-    def mean(self) -> float:
-        return self.amounts / self.count
+    def value(self) -> float:
+        return self.amounts / self.weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,29 +57,31 @@ class CostModel:
 
     Attributes:
         boundaries: Of the buckets.
-        fixed_seconds: What a batch costs the device beside its tokens; from warm-up's smallest and largest batches.
     """
 
     boundaries: Sequence[int]
-    fixed_seconds: float = 0.0
-    _correction: _DecayedRate = field(default_factory=lambda: _DecayedRate(_SEED_SECONDS, _SEED_SECONDS))
-    _hand_over: _DecayedMean = field(default_factory=_DecayedMean)
-    _rates: dict[int, _DecayedRate] = field(default_factory=dict)
+    _fixed: FixedCost = field(default_factory=FixedCost)
+    _correction: _DecayedRatio = field(default_factory=lambda: _DecayedRatio(_SEED_SECONDS, _SEED_SECONDS))
+    _hand_over: _DecayedRatio = field(default_factory=lambda: _DecayedRatio(0.0, 1.0))
+    _rates: dict[int, _DecayedRatio] = field(default_factory=dict)
     # What follows from these: it is asked for hundreds of times between two batches.
     _standing_in: dict[int, list[int]] = field(default_factory=dict)
     _seconds_per_token: dict[int, float] = field(default_factory=dict)
+    # As the warm-up left it: a measure of a batch's length that does not move with what is learned.
+    _warm_seconds_per_token: dict[int, float] = field(default_factory=dict)
     _tokens_per_second: float = 0.0
 
     def seed(self, measurements: Sequence[Measurement]) -> None:
         """Takes warm-up's timings, so that the estimate is right from the first request."""
         by_bucket = {b: [m for m in measurements if m.bucket == b] for b in self.boundaries}
-        self.fixed_seconds = _fixed_seconds([timings for timings in by_bucket.values() if len(timings) > 1])
+        self._fixed = FixedCost(_fixed_seconds([timings for timings in by_bucket.values() if len(timings) > 1]))
         for bucket, timings in by_bucket.items():
             if timings:
                 largest = max(timings, key=lambda m: m.tokens)
                 rate = largest.tokens / self._variable(largest.seconds)
-                self._rates[bucket] = _DecayedRate(rate * _SEED_SECONDS, _SEED_SECONDS)
+                self._rates[bucket] = _DecayedRatio(rate * _SEED_SECONDS, _SEED_SECONDS)
         self._conclude()
+        self._warm_seconds_per_token = dict(self._seconds_per_token)
 
     def observe(
         self, tokens_by_bucket: Mapping[int, int], busy_seconds: float, lived_seconds: float | None = None
@@ -108,23 +97,31 @@ class CostModel:
             return
         uncorrected = self._uncorrected(tokens_by_bucket)
         if lived_seconds is not None and uncorrected:
-            self._correction.observe(busy_seconds, uncorrected, _CORRECTION_MEMORY_SECONDS)
-            self._hand_over.observe(lived_seconds - busy_seconds, uncorrected, _CORRECTION_MEMORY_SECONDS)
+            self._correction.observe(busy_seconds, uncorrected, uncorrected, _CORRECTION_MEMORY_SECONDS)
+            self._hand_over.observe(lived_seconds - busy_seconds, 1.0, uncorrected, _CORRECTION_MEMORY_SECONDS)
         foreseen = {bucket: self._tokens_seconds(tokens, bucket) or 0.0 for bucket, tokens in tokens_by_bucket.items()}
         total = sum(foreseen.values())
+        if self._warm_seconds_per_token:
+            warm = sum(tokens * self._warm_seconds_per_token[bucket] for bucket, tokens in tokens_by_bucket.items())
+            self._fixed.observe(warm, busy_seconds)
         variable = self._variable(busy_seconds)
         for bucket, tokens in tokens_by_bucket.items():
             share = variable * (foreseen[bucket] / total if total else tokens / sum(tokens_by_bucket.values()))
             if bucket in self._rates:
-                self._rates[bucket].observe(tokens, share)
+                self._rates[bucket].observe(tokens, share, share)
             else:
-                self._rates[bucket] = _DecayedRate(tokens, share)
+                self._rates[bucket] = _DecayedRatio(tokens, share)
         self._conclude()
+
+    @property
+    def fixed_seconds(self) -> float:
+        """What a batch costs the device beside its tokens, were it as fast as usual."""
+        return self._fixed.seconds
 
     def seconds(self, tokens: int, bucket: int) -> float | None:
         """Time of so many tokens of a bucket beside the fixed cost; None before anything was measured."""
         seconds = self._tokens_seconds(tokens, bucket)
-        return None if seconds is None else seconds * self._correction.per_second
+        return None if seconds is None else seconds * self._correction.value
 
     def batch_seconds(self, tokens_by_bucket: Mapping[int, int]) -> float | None:
         """Time of one batch; None before anything was measured."""
@@ -136,14 +133,17 @@ class CostModel:
         """What every batch costs, however small."""
         return self._lived(self.fixed_seconds)
 
-    def tokens_within(self, seconds: float, bucket: int) -> int:
+    def tokens_within(self, seconds: float, bucket: int, *, least_share: float = _LEAST_VARIABLE_SHARE) -> int:
         """Tokens of a bucket that one batch computes in the time; without a measurement, one row of it.
 
-        Where a batch's own cost would eat more than a quarter of the time, the batch is made longer instead.
+        Args:
+            seconds: That it may take.
+            bucket: Of its tokens.
+            least_share: Its tokens take at least so many times what the batch costs beside them, whatever the time.
         """
         if not self._rates:
             return bucket
-        return round(self._variable_part(seconds) / self._seconds_per_token[bucket])
+        return round(self._variable_part(seconds, least_share) / self._seconds_per_token[bucket])
 
     def full_batch_rate(self, target_seconds: float) -> float | None:
         """Tokens per second of busy time in batches that take so long, over the buckets as they were used.
@@ -159,13 +159,13 @@ class CostModel:
         """How long a batch takes that is made to take so long: longer where its fixed part is large."""
         return self._lived(self._variable_part(target_seconds) + self.fixed_seconds)
 
-    def _variable_part(self, target_seconds: float) -> float:
+    def _variable_part(self, target_seconds: float, least_share: float = _LEAST_VARIABLE_SHARE) -> float:
         """Of a batch that takes as long as is wished, or longer where its fixed part is large."""
-        return max(target_seconds - self.fixed_seconds, self.fixed_seconds * _LEAST_VARIABLE_SHARE)
+        return max(target_seconds - self.fixed_seconds, self.fixed_seconds * least_share)
 
     def _lived(self, device_seconds: float) -> float:
         """What callers live through of a batch that takes the device so long, were it as fast as usual."""
-        return device_seconds * self._correction.per_second + max(0.0, self._hand_over.mean)
+        return device_seconds * self._correction.value + max(0.0, self._hand_over.value)
 
     def _uncorrected(self, tokens_by_bucket: Mapping[int, int]) -> float | None:
         if not self._rates:
@@ -183,9 +183,9 @@ class CostModel:
                 self._standing_in[min(self._rates, key=lambda known: abs(known - bucket))].append(bucket)
         tokens = seconds = 0.0
         for known, rate in self._rates.items():
-            tokens, seconds = tokens + rate.tokens, seconds + rate.seconds
+            tokens, seconds = tokens + rate.amounts, seconds + rate.weights
             for bucket in self._standing_in[known]:
-                self._seconds_per_token[bucket] = rate.seconds / rate.tokens
+                self._seconds_per_token[bucket] = rate.weights / rate.amounts
         self._tokens_per_second = tokens / seconds if seconds else 0.0
 
     def _variable(self, seconds: float) -> float:

@@ -1,7 +1,9 @@
 """How long work takes: seeded by warm-up, corrected by batches, never diluted by idle time."""
 
+import math
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sluice_server.cost import CostModel, Measurement
 
@@ -31,6 +33,46 @@ def test_small_batches_of_quiet_traffic_do_not_make_the_device_look_slow() -> No
     for _ in range(500):
         cost.observe({16: 10}, 0.005 + 10 / 10_000)
     assert cost.full_batch_rate(0.025) == pytest.approx(before, rel=0.01)
+
+
+@pytest.mark.parametrize("warmed_up", [0.0, 0.002, 0.06], ids=["too fast", "right", "thirty times too slow"])
+def test_a_fixed_cost_that_the_warm_up_got_wrong_is_put_right_by_traffic_of_all_lengths(warmed_up: float) -> None:
+    cost = steady_cost(BOUNDARIES, tokens_per_second=6_000, fixed_seconds=warmed_up)
+    for tokens in (10, 300, 40, 80, 1000, 15, 120) * 60:
+        cost.observe({16: tokens}, 0.002 + tokens / 6_000)
+    assert cost.batch_seconds({16: 10}) == pytest.approx(0.002 + 10 / 6_000, rel=0.15)
+    assert cost.batch_seconds({16: 1000}) == pytest.approx(0.002 + 1000 / 6_000, rel=0.02)
+
+
+def test_a_machine_that_was_busy_while_it_warmed_up_makes_no_long_batches_out_of_bulk_work() -> None:
+    """One person's text after each batch of bulk work, whose batches are as long as the cost model has them."""
+    cost = steady_cost(BOUNDARIES, tokens_per_second=6_000, fixed_seconds=0.06)
+    first = cost.tokens_within(0.008, 16)
+    for _ in range(100):
+        bulk = cost.tokens_within(0.008, 16)
+        for tokens in (bulk, 10):
+            cost.observe({16: tokens}, 0.002 + tokens / 6_000)
+    assert first > 1000
+    assert cost.tokens_within(0.008, 16) < 60
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    fixed=st.floats(1e-3, 0.05),
+    rate=st.floats(500, 50_000),
+    wrong=st.floats(0.2, 5),
+    lengths=st.lists(st.integers(10, 2000), min_size=1, max_size=6, unique=True),
+)
+def test_what_batches_take_is_learned_of_any_device_in_half_a_minute_of_work(
+    fixed: float, rate: float, wrong: float, lengths: list[int]
+) -> None:
+    cost = steady_cost(BOUNDARIES, tokens_per_second=rate * wrong, fixed_seconds=fixed * wrong)
+    truth = {tokens: fixed + tokens / rate for tokens in lengths}
+    for _ in range(math.ceil(30 / sum(truth.values()))):
+        for tokens, seconds in truth.items():
+            cost.observe({16: tokens}, seconds)
+    for tokens, seconds in truth.items():
+        assert cost.batch_seconds({16: tokens}) == pytest.approx(seconds, rel=0.2)
 
 
 def test_a_device_that_slows_down_is_believed_after_some_busy_seconds() -> None:
