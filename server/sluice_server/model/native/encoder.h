@@ -29,6 +29,8 @@ class Encoder : public AnyEncoder {
   using Value = typename Kind::Value;
   // Attention is computed in what activations are kept in.
   using Attention = typename KindOf<Kept>::Type;
+  // How exact an activation has to be: what is rounded to bytes next needs no more than what is to a bfloat16.
+  using Result = std::conditional_t<std::is_same_v<Value, float>, float, Brain>;
 
   struct Layer {
     Weights<Kind> query_key_value, out, widen, narrow;
@@ -197,7 +199,7 @@ class Encoder : public AnyEncoder {
     const Activation activation = static_cast<Activation>(shape_.activation);
     multiply<Kind>(operand(room, room.normal, count, layer.widen.inputs), layer.widen, 0, layer.widen.panels(),
                    [&](int64_t row, int64_t column, Floats value) {
-                     store(room.wide.row(row) + column, activated<Kept>(activation, value));
+                     store(room.wide.row(row) + column, activated<Result>(activation, value));
                    });
     multiply<Kind>(operand(room, room.wide, count, layer.narrow.inputs), layer.narrow, 0, layer.narrow.panels(), add);
     for (int64_t row = 0; row < count; ++row) normalize(layer.output_norm, width, state(row), room.normal.row(row));
