@@ -46,6 +46,7 @@ def commands(place: Place, exported: Path | None) -> Mapping[str, list[str]]:
     found = {
         roster.COMPILED: command(sys.executable, "compiled", "auto", place.cache),
         roster.COMPILED_FLOAT32: command(sys.executable, "compiled", "float32", place.cache),
+        roster.COMPILED_INT8: command(sys.executable, "compiled", "int8", place.cache),
         "packed engine, eager": command(sys.executable, "eager", "auto", place.cache),
         roster.REFERENCE: command(sys.executable, "sentence-transformers", "float32", place.cache),
         "sentence-transformers bfloat16": command(sys.executable, "sentence-transformers", "bfloat16", place.cache),

@@ -17,7 +17,7 @@ from bench.load import Answer, Generator
 from bench.rounds import Turn, percentiles
 from bench.workload import Rows
 
-_REPLY_SECONDS = 300
+_REPLY_SECONDS = 120
 Encode = Callable[[Sequence[Rows]], list[Request]]
 
 
@@ -176,7 +176,8 @@ class BareEngine:
         """Gives one command and waits for its reply.
 
         Raises:
-            EngineError: It ended, or took too long.
+            EngineError: It ended.
+            TimeoutError: It did not answer in time.
         """
         assert self._process.stdin is not None
         try:
@@ -200,13 +201,14 @@ class BareEngine:
         """Ends the process."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        for pipe in (self._process.stdin, self._process.stdout):
-            pipe.close()
+        self._process.stdin.close()
         try:
             self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        # Last, as a thread may still wait for a line.
+        self._process.stdout.close()
 
     async def _read(self) -> Any:
         assert self._process.stdout is not None

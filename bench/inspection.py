@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from bench import checks, process, roster
-from bench.contestants import BareEngine, Server
+from bench.contestants import BareEngine, EngineError, Server
 from bench.engines.base import Texts
 from bench.engines.worker import write_texts
 from bench.lineup import Lineup
@@ -27,8 +27,12 @@ async def load_texts(lineup: Lineup, place: Place, mix: str, work: Sequence[Rows
     path = place.room / f"{mix}.npz"
     write_texts(path, Texts([one for rows in work for one in rows.split()], [t for rows in work for t in rows.texts]))
     for engine in lineup.engines:
-        engine.ways[mix] = await engine.ask("load", mix=mix, path=str(path))
-        lineup.about[engine.name].ways = engine.ways
+        try:
+            engine.ways[mix] = await engine.ask("load", mix=mix, path=str(path))
+        except (EngineError, TimeoutError) as error:
+            lineup.dismiss(engine.name, f"on the first texts of {mix}", error)
+        else:
+            lineup.about[engine.name].ways = engine.ways
 
 
 async def _check(lineup: Lineup, place: Place) -> None:

@@ -48,6 +48,13 @@ class Lineup:
         if embed is not None:
             self.embedders[contestant.name] = embed
 
+    def dismiss(self, name: str, where: str, error: Exception) -> None:
+        """It takes no part any more; an engine that does not answer takes nothing from the others either."""
+        gone = self.contestants.pop(name)
+        self.absent[name] = f"it ended {where}: {str(error) or 'it did not answer in time'}"
+        if isinstance(gone, BareEngine):
+            gone.close()
+
     @property
     def servers(self) -> list[Server]:
         """Of the contestants."""

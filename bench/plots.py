@@ -17,6 +17,7 @@ _OURS = {
     roster.FLOAT32: "#5fa8c7",
     roster.COMPILED: "#0b6e99",
     roster.COMPILED_FLOAT32: "#5fa8c7",
+    roster.COMPILED_INT8: "#084c6b",
     "packed engine, eager": "#a9cfe0",
 }
 _PEERS = {

@@ -2,7 +2,7 @@
 
 REFERENCE = "sentence-transformers float32"
 NATIVE, FLOAT32 = "Sluice", "Sluice float32"
-COMPILED, COMPILED_FLOAT32 = "packed engine", "packed engine float32"
+COMPILED, COMPILED_FLOAT32, COMPILED_INT8 = "packed engine", "packed engine float32", "packed engine int8"
 CORAL, CORAL_FLOAT32 = "coral bfloat16", "coral float32"
 RUNTIMES = ("ONNX Runtime float32", "ONNX Runtime int8", "OpenVINO float32", "OpenVINO bfloat16")
 """Those that compute an exported model."""
@@ -16,6 +16,7 @@ WHAT = {
     "text-embeddings-inference": "HTTP, texts only, the one at `TEI_URL`",
     COMPILED: "Sluice's backend without the server, `DTYPE=auto`, its fastest engine; texts as they come",
     COMPILED_FLOAT32: "the same in float32",
+    COMPILED_INT8: "the same with `QUANTIZATION=int8`",
     "packed engine, eager": "the same as the model is loaded",
     REFERENCE: "`encode` on texts, in a loop",
     "sentence-transformers bfloat16": "the same with bfloat16 weights",

@@ -100,8 +100,7 @@ class Run:
             return await found.contestants[name].turn(cell, self._texts(cell.mix, cell.texts), number, seconds)
         except (EngineError, TimeoutError, ProcessLookupError) as error:
             # It does not come back; the others go on.
-            found.absent[name] = f"it ended in {cell.group}, {cell.mix}: {error}"
-            del found.contestants[name]
+            found.dismiss(name, f"in {cell.group}, {cell.mix}", error)
             return None
 
     async def _bare_forward(self, found: Lineup, stage: Stage) -> None:

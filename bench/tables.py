@@ -42,7 +42,8 @@ def contestant_table(result: Result) -> str:
 
 def cell_table(result: Result, cell: Cell) -> str:
     """One line for each contestant: medians over rounds, and ratios within rounds."""
-    mine = (roster.COMPILED, roster.COMPILED_FLOAT32) if cell["group"] == "offline" else (roster.NATIVE, roster.FLOAT32)
+    engines = (roster.COMPILED, roster.COMPILED_FLOAT32, roster.COMPILED_INT8)
+    mine = engines if cell["group"] == "offline" else (roster.NATIVE, roster.FLOAT32)
     there, who = outcome.turns(cell), outcome.names(result, cell)
     columns = [column for column in _COLUMNS if any(column[1](turn) is not None for turn in there)]
     head = [cell["mix"], *(f"{one} ÷ it" for one in mine if one in who), *(name for name, _, _ in columns), "not OK"]

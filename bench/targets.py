@@ -14,8 +14,9 @@ _PADDING = 1.02
 _LIGHT_MS = 1.5
 _FLAT = 0.1
 _MEMORY = 1.3
-# Anything closer than this is noise; Sluice itself takes a compiled model from 0.999 on.
-_LEAST_COSINE = {roster.COMPILED: 0.999, roster.COMPILED_FLOAT32: 0.99999}
+# Anything closer than this is noise; Sluice itself takes a compiled model from 0.999 on, and int8 from 0.99: who rounds
+# as much as that may be less faithful by as much again.
+_LEAST_COSINE = {roster.COMPILED: 0.999, roster.COMPILED_FLOAT32: 0.99999, roster.COMPILED_INT8: 0.98}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ def _coral(result: Result) -> Iterator[Target]:
 
 
 def _engines(result: Result) -> Iterator[Target]:
-    for engine in (roster.COMPILED, roster.COMPILED_FLOAT32):
+    for engine in _LEAST_COSINE:
         for cell in outcome.cells(result, "offline"):
             there = outcome.turns(cell)
             found = [

@@ -17,21 +17,30 @@ class PackedEngine:
 
     Args:
         model: A folder.
-        dtype: auto, float32 or bfloat16.
+        dtype: auto, float32, bfloat16 or int8, which is multiplied beside the automatic one.
         cache: Of engines and compiled models; None computes the model as it is loaded.
 
     Raises:
+        RuntimeError: This CPU or this model is not computed in int8.
         TimeoutError: No faster engine was there in time.
     """
 
     def __init__(self, model: str, dtype: str, cache: str | None) -> None:
-        config = ModelConfig(uri=model, dtype=dtype, compile=cache is not None, cache_dir=cache or "/nonexistent")
+        config = ModelConfig(
+            uri=model,
+            dtype="auto" if dtype == "int8" else dtype,
+            quantization="int8" if dtype == "int8" else "none",
+            compile=cache is not None,
+            cache_dir=cache or "/nonexistent",
+        )
         self._backend = load_model(config, lambda *_: None).backend
         deadline = time.monotonic() + _COMPILE_SECONDS
         while cache is not None and self._backend.execution == "eager":
             if time.monotonic() > deadline:
                 raise TimeoutError("no faster engine was there in time")
             time.sleep(0.5)
+        if dtype == "int8" and self._backend.execution != "native-int8":
+            raise RuntimeError("int8 is not computed here; the server's log would say why")
 
     def ways(self, lengths: Sequence[int]) -> Sequence[Way]:
         """See Engine."""

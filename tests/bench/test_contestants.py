@@ -1,8 +1,13 @@
 """A turn's figures, from the answers that came."""
 
+import sys
+from pathlib import Path
+
 import pytest
 
-from bench.contestants import Cell, summary
+from bench import contestants
+from bench.contestants import BareEngine, Cell, summary
+from bench.lineup import About, Lineup
 from bench.load import Answer
 
 
@@ -28,3 +33,22 @@ def test_in_an_open_loop_late_answers_are_no_goodput_and_time_is_that_of_the_loa
 def test_nobody_answered_is_no_latency_and_no_tokens() -> None:
     turn = summary([], Cell("ids-1", "products"), "A", 0)
     assert (turn.tokens_per_second, turn.latencies_ms, turn.codes) == (0.0, None, {})
+
+
+NEVER_ANSWERS = "import sys, time; print('{}', flush=True); time.sleep(600)"
+
+
+async def test_an_engine_that_does_not_answer_is_dismissed_and_its_process_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contestants, "_REPLY_SECONDS", 1.0)
+    engine = BareEngine("stuck", [sys.executable, "-c", NEVER_ANSWERS], tmp_path / "log", threads=1)
+    await engine.wait()
+    lineup = Lineup()
+    lineup.add(engine, About("stuck", "engine", "never answers"))
+    with pytest.raises(TimeoutError) as raised:
+        await engine.ask("load")
+    lineup.dismiss("stuck", "on its first texts", raised.value)
+    assert lineup.engines == []
+    assert lineup.absent == {"stuck": "it ended on its first texts: it did not answer in time"}
+    assert engine._process.poll() is not None
