@@ -37,6 +37,9 @@ struct Panels {
   int64_t start(int64_t panel) const { return first(panel) * kLanes * inputs; }
 };
 
+// So many queries' scores become weights together: as many as registers hold.
+constexpr int kTogether = kTileRows / 2;
+
 // Buffers of one thread, grown as needed.
 template <class Kind>
 struct Scratch {
@@ -106,40 +109,61 @@ void pack_values(const Part& part, Head<const T> value, typename Kind::Value* pa
       }
 }
 
-// Scores to weights, not yet divided by their sum, of which the reciprocal is returned. A bias, where there is one, is
-// added to the scaled score of a key by its distance behind the query.
-template <class Kind>
-float weigh(const Part& part, int64_t query, float scale, const float* bias, float* scores,
-            typename Kind::Value* weights) {
-  // The keys that this query sees; the vectors before and behind them weigh nothing.
-  const int64_t low = part.window > 0 ? std::max<int64_t>(0, query - part.window + 1 - part.first) : 0;
-  const int64_t high = part.window > 0 ? std::min(part.keys(), query + part.window - part.first) : part.keys();
-  const int64_t from = low / kLanes * kLanes, to = whole_vectors(high);
+// Of the scores [from, to) those beside [low, high): they weigh 2^-126, which is nothing beside a sum of at least 1.
+inline void hide(float* scores, int64_t from, int64_t to, int64_t low, int64_t high) {
   const Ints lanes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  const auto seen = [&](int64_t j) {
-    const Ints place = lanes + static_cast<int32_t>(j);
-    return (place >= static_cast<int32_t>(low)) & (place < static_cast<int32_t>(high));
-  };
-  if (bias) {
-    bias += part.first - query;
-    for (int64_t j = from; j < to; j += kLanes) store(scores + j, load(scores + j) * scale + load(bias + j));
-    scale = 1.0f;
-  }
-  Floats top = Floats{} - INFINITY;
-  for (int64_t j = from; j < to; j += kLanes) top = larger(top, seen(j) ? load(scores + j) : top);
-  constexpr bool kRough = std::is_same_v<typename Kind::Value, Brain>;
-  if (kRough) scale *= 1.44269504088896341f;
-  const float highest = largest(top) * scale;
-  for (int64_t j = 0; j < from; j += kLanes) store(weights + j, Floats{});
-  for (int64_t j = to; j < part.padded_keys(); j += kLanes) store(weights + j, Floats{});
-  Floats total = {};
   for (int64_t j = from; j < to; j += kLanes) {
-    const Floats below = load(scores + j) * scale - highest;
-    const Floats one = seen(j) ? (kRough ? rough_power(below) : exponential(below)) : Floats{};
-    store(weights + j, one);
-    total += one;
+    if (j >= low && j + kLanes <= high) continue;
+    const Ints place = lanes + static_cast<int32_t>(j);
+    const Ints seen = (place >= static_cast<int32_t>(low)) & (place < static_cast<int32_t>(high));
+    store(scores + j, seen ? load(scores + j) : Floats{} - INFINITY);
   }
-  return 1.0f / sum(total);
+}
+
+// Scores of some queries, one behind the other, to weights that are not yet divided by their sums, whose reciprocals are
+// `scales`. A bias, where there is one, is added to the scaled score of a key by its distance behind the query. Several
+// at a time, as a query by itself waits for its own largest score and for its own sum.
+template <class Kind, int kRows>
+void weigh(const Part& part, int64_t query, float scale, const float* bias, float* scores, typename Kind::Value* weights,
+           int64_t stride, float* scales) {
+  const int64_t padded = part.padded_keys();
+  // The keys that a query sees.
+  const auto low = [&](int64_t one) {
+    return part.window > 0 ? std::max<int64_t>(0, one - part.window + 1 - part.first) : 0;
+  };
+  const auto high = [&](int64_t one) {
+    return part.window > 0 ? std::min(part.keys(), one + part.window - part.first) : part.keys();
+  };
+  // The vectors that any of the queries sees; those before and behind them weigh nothing.
+  const int64_t from = low(query) / kLanes * kLanes, to = whole_vectors(high(query + kRows - 1));
+  for (int64_t row = 0; row < kRows; ++row) {
+    float* own = scores + row * padded;
+    if (bias) {
+      const float* behind = bias + part.first - query - row;
+      for (int64_t j = from; j < to; j += kLanes) store(own + j, load(own + j) * scale + load(behind + j));
+    }
+    hide(own, from, to, low(query + row), high(query + row));
+  }
+  constexpr float kLog2OfE = 1.44269504088896341f;
+  scale = bias ? kLog2OfE : scale * kLog2OfE;
+  Floats top[kRows], total[kRows] = {};
+  for (Floats& one : top) one = Floats{} - INFINITY;
+  for (int64_t j = from; j < to; j += kLanes)
+    for (int row = 0; row < kRows; ++row) top[row] = larger(top[row], load(scores + row * padded + j));
+  float highest[kRows];
+  for (int row = 0; row < kRows; ++row) highest[row] = largest(top[row]) * scale;
+  for (int64_t j = from; j < to; j += kLanes)
+    for (int row = 0; row < kRows; ++row) {
+      constexpr bool kRough = std::is_same_v<typename Kind::Value, Brain>;
+      const Floats one = power<kRough>(load(scores + row * padded + j) * scale - highest[row]);
+      store(weights + row * stride + j, one);
+      total[row] += one;
+    }
+  for (int row = 0; row < kRows; ++row) {
+    for (int64_t j = 0; j < from; j += kLanes) store(weights + row * stride + j, Floats{});
+    for (int64_t j = to; j < padded; j += kLanes) store(weights + row * stride + j, Floats{});
+    scales[row] = 1.0f / sum(total[row]);
+  }
 }
 
 // bias: of each distance behind a query, from the longest before it to a vector past the longest behind it, and
@@ -177,8 +201,17 @@ void attend(const Part& part, Head<const T> query, Head<const T> key, Head<const
                      reinterpret_cast<Floats*>(scores) + over_keys.first(panel), padded / kLanes);
     }
     float scales[kTileRows];
-    for (int64_t row = 0; row < count; ++row)
-      scales[row] = weigh<Kind>(part, from + row, scale, bias, scores + row * padded, weights + row * stride);
+    for (int64_t row = 0; row < count;) {
+      const auto some = [&](auto rows) {
+        weigh<Kind, rows()>(part, from + row, scale, bias, scores + row * padded, weights + row * stride, stride,
+                            scales + row);
+        row += rows();
+      };
+      if (count - row >= kTogether)
+        some(std::integral_constant<int, kTogether>());
+      else
+        some(std::integral_constant<int, 1>());
+    }
     for (int64_t panel = 0; panel < over_width.count(); ++panel) {
       const int64_t vectors = over_width.vectors(panel);
       any_tile<Kind>({weights, stride, count}, values + over_width.start(panel), vectors, padded, results, vectors);

@@ -31,10 +31,7 @@ inline Bits load_bits(const Brain* from) {
 }
 
 inline Floats load(const Brain* from) {
-  const Bits bits = load_bits(from) << 16;
-  Floats values;
-  std::memcpy(&values, &bits, sizeof(values));
-  return values;
+  return reinterpret_cast<Floats>(load_bits(from) << 16);
 }
 
 inline void store(float* to, Floats values) { *reinterpret_cast<Floats*>(to) = values; }
@@ -78,39 +75,20 @@ inline float sum(Floats values) {
   return (values + across<1>(values))[0];
 }
 
-// Of arguments up to 0: e^x = 2^k e^r with |r| <= ln 2 / 2; the polynomial is Cephes' expf. Below -87 it is e^-87.
-inline Floats exponential(Floats x) {
-  x = larger(x, Floats{} - 87.0f);
-  Ints k = __builtin_convertvector(x * 1.44269504088896341f - 0.5f, Ints);
-  Floats whole = __builtin_convertvector(k, Floats);
-  Floats r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
-  Floats p = Floats{} + 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  Ints bits = (k + 127) << 23;
-  Floats power;
-  std::memcpy(&power, &bits, sizeof(power));
-  return (p * r * r + r + 1.0f) * power;
-}
-
-// 2^x of arguments up to 0, to 4e-5: half the work where a bfloat16 follows. 2^x = 2^k 2^r with |r| <= 1 / 2, and the
-// first terms of its series for 2^r. Below -126 it is 2^-126.
-inline Floats rough_power(Floats x) {
+// 2^x of arguments up to 0. 2^x = 2^k 2^r with |r| <= 1 / 2, and the first terms of its series for 2^r: to 2e-7, or where
+// a bfloat16 follows to 4e-5 by less work. Below -126 it is 2^-126.
+template <bool kRough>
+inline Floats power(Floats x) {
   x = larger(x, Floats{} - 126.0f);
   const Ints k = __builtin_convertvector(x - 0.5f, Ints);
   const Floats r = x - __builtin_convertvector(k, Floats);
-  Floats p = r * 9.6181291e-3f + 5.5504109e-2f;
+  Floats p = Floats{} + 9.6181291e-3f;
+  if constexpr (!kRough) p = (r * 1.5403530e-4f + 1.3333558e-3f) * r + p;
+  p = p * r + 5.5504109e-2f;
   p = p * r + 2.4022651e-1f;
   p = p * r + 6.9314718e-1f;
   p = p * r + 1.0f;
-  Ints bits;
-  std::memcpy(&bits, &p, sizeof(bits));
-  bits += k << 23;
-  std::memcpy(&p, &bits, sizeof(p));
-  return p;
+  return reinterpret_cast<Floats>(reinterpret_cast<Ints>(p) + (k << 23));
 }
 
 // One of the four steps of a 16 x 16 transposition: exchanges the off-diagonal blocks of width W.
