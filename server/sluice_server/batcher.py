@@ -126,7 +126,7 @@ def token_budget(
     """
     if in_company:
         short = _COMPANY_SHARE * limits.target_seconds
-        usual = cost.tokens_within(short, bucket.max_tokens, least_share=_COMPANY_LEAST_SHARE)
+        usual = cost.tokens_within(short, bucket.max_tokens, _COMPANY_LEAST_SHARE)
     else:
         usual = cost.tokens_within(limits.target_seconds, bucket.max_tokens)
     if waiting_tokens > usual:

@@ -1,8 +1,10 @@
 """How long work takes on this device: learned from warm-up, corrected by every batch. Pure: no clock of its own."""
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
 
 from sluice_server.fixed_cost import FixedCost
 
@@ -14,6 +16,22 @@ _CORRECTION_MEMORY_SECONDS = 0.5
 _SEED_SECONDS = 1.0
 # A batch's time for its tokens is at least so many times its time for itself.
 _LEAST_VARIABLE_SHARE = 3.0
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _until_it_learns(method: Method) -> Method:
+    """Remembers what a method of the model gave: admission asks for the same hundreds of times between two batches."""
+
+    @functools.wraps(method)
+    def remembering(self: "CostModel", *arguments: object) -> object:
+        key = (method, *arguments)
+        if key not in self._remembered:
+            self._remembered[key] = method(self, *arguments)
+        return self._remembered[key]
+
+    return cast("Method", remembering)
 
 
 @dataclass(slots=True)
@@ -64,11 +82,12 @@ class CostModel:
     _correction: _DecayedRatio = field(default_factory=lambda: _DecayedRatio(_SEED_SECONDS, _SEED_SECONDS))
     _hand_over: _DecayedRatio = field(default_factory=lambda: _DecayedRatio(0.0, 1.0))
     _rates: dict[int, _DecayedRatio] = field(default_factory=dict)
-    # What follows from these: it is asked for hundreds of times between two batches.
+    # What follows from these.
     _standing_in: dict[int, list[int]] = field(default_factory=dict)
     _seconds_per_token: dict[int, float] = field(default_factory=dict)
     # As the warm-up left it: a measure of a batch's length that does not move with what is learned.
     _warm_seconds_per_token: dict[int, float] = field(default_factory=dict)
+    _remembered: dict[tuple[object, ...], Any] = field(default_factory=dict)
     _tokens_per_second: float = 0.0
 
     def seed(self, measurements: Sequence[Measurement]) -> None:
@@ -133,7 +152,8 @@ class CostModel:
         """What every batch costs, however small."""
         return self._lived(self.fixed_seconds)
 
-    def tokens_within(self, seconds: float, bucket: int, *, least_share: float = _LEAST_VARIABLE_SHARE) -> int:
+    @_until_it_learns
+    def tokens_within(self, seconds: float, bucket: int, least_share: float = _LEAST_VARIABLE_SHARE, /) -> int:
         """Tokens of a bucket that one batch computes in the time; without a measurement, one row of it.
 
         Args:
@@ -145,6 +165,7 @@ class CostModel:
             return bucket
         return round(self._variable_part(seconds, least_share) / self._seconds_per_token[bucket])
 
+    @_until_it_learns
     def full_batch_rate(self, target_seconds: float) -> float | None:
         """Tokens per second of busy time in batches that take so long, over the buckets as they were used.
 
@@ -155,6 +176,7 @@ class CostModel:
         variable = self._variable_part(target_seconds)
         return self._tokens_per_second * variable / self._lived(variable + self.fixed_seconds)
 
+    @_until_it_learns
     def full_batch_seconds(self, target_seconds: float) -> float:
         """How long a batch takes that is made to take so long: longer where its fixed part is large."""
         return self._lived(self._variable_part(target_seconds) + self.fixed_seconds)
@@ -177,6 +199,7 @@ class CostModel:
 
     def _conclude(self) -> None:
         """A bucket that was not measured is as fast as the nearest one that was."""
+        self._remembered.clear()
         if len(self._standing_in) != len(self._rates):
             self._standing_in = {known: [] for known in self._rates}
             for bucket in self.boundaries:

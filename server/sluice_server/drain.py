@@ -40,7 +40,10 @@ def drain_seconds(
             if tokens:
                 together = backlog if limits.mixes_buckets else min(backlog, bucket.queued_rows * bucket.max_tokens)
                 seconds += cost.seconds(tokens, bucket.max_tokens) or 0.0
-                batches += tokens / token_budget(bucket, limits, cost, together, in_company=company)
+                budget = token_budget(bucket, limits, cost, together, in_company=company)
+                # The row that does not fit any more leaves half of itself free.
+                row_tokens = tokens / bucket.lanes[priority].queued_rows
+                batches += tokens / max(row_tokens, budget - row_tokens / 2)
     in_tokenizer = reserved_tokens - flight.tokens - buckets.queued_tokens
     if in_tokenizer > 0 and (rate := busy_rate(cost, limits)):
         seconds += in_tokenizer / rate
