@@ -24,7 +24,8 @@ def document(result: Result, folder: str = "") -> str:
         _open(result),
         _growth(result),
         _pictures(result, folder),
-        _TAIL.format(folder=folder),
+        # Only the page beside the other pages knows where they are.
+        _TAIL.format(folder=folder, elsewhere=_ELSEWHERE if folder else ""),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -132,6 +133,11 @@ an order that rotates, and ratios are taken within each round: each is the media
 of the mix), the same weights and as many threads as there are cores, and is warmed up before each turn. Tokens are
 useful ones: padding does not count. Batches of 32 texts as they come, padded to their longest, would compute this
 many positions for each token: {naive}."""
+_ELSEWHERE = (
+    "- A GPU: [GPU.md](GPU.md) is the page of one; front ends beside one: "
+    "[front_ends.jsonl](results/front_ends.jsonl).\n"
+    "- CPUs without bfloat16, as many are: [the page of one](results/no-bfloat16/README.md), int8 included.\n"
+)
 _TAIL = """## How to run it
 
 `make bench`; parts of it with `BENCH_ARGS`, for example `make bench BENCH_ARGS="--group ids-1 --mix products --only
@@ -140,9 +146,8 @@ text-embeddings-inference.
 
 ## What it leaves out
 
-- A GPU: [GPU.md](GPU.md) is the page of one; front ends beside one: [front_ends.jsonl](results/front_ends.jsonl).
-- In a closed loop latency is what so many waiting clients see; it says nothing of a load that does not wait. The open
-  loop does.
+{elsewhere}- In a closed loop latency is what so many waiting clients see; it says nothing of a load that does not wait.
+  The open loop does.
 - The generator shares the cores with what it measures, as a sidecar would. Whoever speaks gRPC is asked by the same
   client (bench/http2.py), which does what calls of bytes need and no more: 0.1 to 0.2 ms of a core for each. gRPC's own
   Python client takes 0.3 to 0.4 ms, which would be measured as if it were the server's. Who speaks HTTP is asked
