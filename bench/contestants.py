@@ -17,6 +17,8 @@ from bench.load import Answer, Generator
 from bench.rounds import Turn, percentiles
 from bench.workload import Rows
 
+# A model may be compiled first, for as long as bench/engines/packed.py waits for it.
+_START_SECONDS = 660
 _REPLY_SECONDS = 120
 Encode = Callable[[Sequence[Rows]], list[Request]]
 
@@ -169,8 +171,9 @@ class BareEngine:
 
         Raises:
             EngineError: It ended.
+            TimeoutError: It was not loaded in time.
         """
-        await self._read()
+        await self._read(_START_SECONDS)
 
     async def ask(self, what: str, **arguments: Any) -> Any:
         """Gives one command and waits for its reply.
@@ -185,7 +188,7 @@ class BareEngine:
             self._process.stdin.flush()
         except BrokenPipeError:
             raise EngineError(self._said()) from None
-        return await self._read()
+        return await self._read(_REPLY_SECONDS)
 
     async def turn(self, cell: Cell, work: Sequence[Rows], number: int, seconds: float) -> Turn:
         """See Contestant; the texts of the mix were loaded beforehand."""
@@ -210,9 +213,9 @@ class BareEngine:
         # Last, as a thread may still wait for a line.
         self._process.stdout.close()
 
-    async def _read(self) -> Any:
+    async def _read(self, within_seconds: float) -> Any:
         assert self._process.stdout is not None
-        line = await asyncio.wait_for(asyncio.to_thread(self._process.stdout.readline), _REPLY_SECONDS)
+        line = await asyncio.wait_for(asyncio.to_thread(self._process.stdout.readline), within_seconds)
         if not line:
             raise EngineError(self._said())
         return json.loads(line)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from bench import checks, process, roster
-from bench.contestants import BareEngine, EngineError, Server
+from bench.contestants import BareEngine, Server
 from bench.engines.base import Texts
 from bench.engines.worker import write_texts
 from bench.lineup import Lineup
@@ -27,11 +27,9 @@ async def load_texts(lineup: Lineup, place: Place, mix: str, work: Sequence[Rows
     path = place.room / f"{mix}.npz"
     write_texts(path, Texts([one for rows in work for one in rows.split()], [t for rows in work for t in rows.texts]))
     for engine in lineup.engines:
-        try:
-            engine.ways[mix] = await engine.ask("load", mix=mix, path=str(path))
-        except (EngineError, TimeoutError) as error:
-            lineup.dismiss(engine.name, f"on the first texts of {mix}", error)
-        else:
+        found = await lineup.ask(engine, f"on the first texts of {mix}", "load", mix=mix, path=str(path))
+        if found is not None:
+            engine.ways[mix] = found
             lineup.about[engine.name].ways = engine.ways
 
 
@@ -52,8 +50,10 @@ async def _check(lineup: Lineup, place: Place) -> None:
         if embed is checks.coral:
             lineup.about[name].pooled_without_special = checks.lowest_cosine(found, without)
     for engine in lineup.engines:
-        found = np.array((await engine.ask("embed", path=str(path)))["embeddings"])
-        lineup.about[engine.name].lowest_cosine = checks.lowest_cosine(found, expected)
+        told = await lineup.ask(engine, "on the fixed texts", "embed", path=str(path))
+        if told is not None:
+            found = np.array(told["embeddings"])
+            lineup.about[engine.name].lowest_cosine = checks.lowest_cosine(found, expected)
 
 
 async def _watch_idle(lineup: Lineup, tell: Callable[[str], None]) -> None:

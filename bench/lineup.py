@@ -48,6 +48,14 @@ class Lineup:
         if embed is not None:
             self.embedders[contestant.name] = embed
 
+    async def ask(self, engine: BareEngine, where: str, what: str, **arguments: Any) -> Any:
+        """An engine's reply to one command; None where there was none, and the engine is dismissed."""
+        try:
+            return await engine.ask(what, **arguments)
+        except (EngineError, TimeoutError) as error:
+            self.dismiss(engine.name, where, error)
+            return None
+
     def dismiss(self, name: str, where: str, error: Exception) -> None:
         """It takes no part any more; an engine that does not answer takes nothing from the others either."""
         gone = self.contestants.pop(name)
@@ -90,8 +98,9 @@ async def assemble(
         tell(f"starting {engine.name}")
         try:
             await engine.wait()
-        except EngineError as error:
-            lineup.absent[engine.name] = str(error)
+        except (EngineError, TimeoutError) as error:
+            lineup.absent[engine.name] = str(error) or "it was not loaded in time"
+            engine.close()
         else:
             lineup.add(engine, About(engine.name, "engine", roster.WHAT[engine.name]))
     return lineup

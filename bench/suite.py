@@ -109,7 +109,10 @@ class Run:
             engine = found.contestants.get(name)
             if isinstance(engine, BareEngine):
                 for cell in stage.cells:
-                    told = await engine.ask("forward", mix=cell.mix, seconds=stage.seconds)
+                    where = f"in {cell.group}, {cell.mix}"
+                    told = await found.ask(engine, where, "forward", mix=cell.mix, seconds=stage.seconds)
+                    if told is None:
+                        break
                     self._light.setdefault(name, []).append(1000 * float(np.median(told["seconds"])))
 
     def _loaded(self, cell: Cell, stage: Stage) -> Cell:

@@ -40,7 +40,7 @@ class PackedEngine:
                 raise TimeoutError("no faster engine was there in time")
             time.sleep(0.5)
         if dtype == "int8" and self._backend.execution != "native-int8":
-            raise RuntimeError("int8 is not computed here; the server's log would say why")
+            raise RuntimeError(f"this CPU or this model is not computed in int8, but {self._backend.execution}")
 
     def ways(self, lengths: Sequence[int]) -> Sequence[Way]:
         """See Engine."""
