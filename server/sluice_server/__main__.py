@@ -6,6 +6,7 @@ import uvloop
 from pydantic import ValidationError
 
 from sluice_server import logs, threads
+from sluice_server.rpc import polling
 from sluice_server.settings import Settings, describe
 
 
@@ -18,6 +19,7 @@ def main() -> int:
         return 2
     logs.configure(settings.log_level, settings.log_format)
     threads.set_thread_count()
+    polling.wait_in_one_thread()
     from sluice_server.model import load_model
     from sluice_server.server import serve
 

@@ -1,6 +1,7 @@
 """Whether to take a request, decided before any work is queued. Pure: values in, a verdict with its reason out."""
 
 from dataclasses import dataclass
+from typing import cast
 
 from sluice_server.requests import Priority
 
@@ -114,8 +115,7 @@ def decide(
 
 
 def _sum(*parts: float | None) -> float | None:
-    known = [part for part in parts if part is not None]
-    return sum(known) if len(known) == len(parts) else None
+    return None if None in parts else sum(cast("tuple[float, ...]", parts))
 
 
 def _retry_after_ms(expected_ms: float, allowed_ms: float) -> int:

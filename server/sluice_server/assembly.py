@@ -15,7 +15,7 @@ def assemble(plan: BatchPlan, batch_sizes: Sequence[int]) -> Batch:
     parts = [_gather(one) for one in plan.slices]
     ids = parts[0][0] if len(parts) == 1 else np.concatenate([part[0] for part in parts])
     lengths = parts[0][1] if len(parts) == 1 else np.concatenate([part[1] for part in parts])
-    return Batch(ids, lengths, max(plan.bucket, int(lengths.max())), round_up(len(lengths), batch_sizes))
+    return Batch(ids, lengths, max(plan.bucket, int(np.maximum.reduce(lengths))), round_up(len(lengths), batch_sizes))
 
 
 def keep_rows(batch: Batch, kept: NDArray[np.bool_]) -> Batch:
@@ -37,5 +37,5 @@ def _gather(part: RunSlice) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     if indices[-1] - indices[0] + 1 == len(indices):
         return rows.token_ids[offsets[indices[0]] : offsets[indices[-1] + 1]], lengths
     ends = np.cumsum(lengths, dtype=np.int64)
-    places = np.arange(ends[-1]) + np.repeat(offsets[indices] - (ends - lengths), lengths)
+    places = np.arange(ends[-1]) + np.repeat(np.asarray(offsets)[indices] - (ends - lengths), lengths)
     return rows.token_ids[places], lengths

@@ -1,7 +1,8 @@
 """Rows wait here by length, in order of arrival. Counts are kept as rows come and go, never recounted."""
 
+from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,13 +10,21 @@ import numpy as np
 from sluice_server.requests import ItemRun, PendingRequest, Priority, RunSlice, running_total
 
 _NEVER = float("inf")
+# Indices of a request of one row; nobody writes to them.
+_ONLY_ROW = np.zeros(1, dtype=np.int64)
 
 
 @dataclass(slots=True)
 class Tally:
-    """Of one priority over all buckets."""
+    """Of one priority over all buckets.
+
+    Attributes:
+        queued_tokens: Of live rows still queued.
+        changes: How often they came or went.
+    """
 
     queued_tokens: int = 0
+    changes: int = 0
 
 
 @dataclass(slots=True)
@@ -50,7 +59,7 @@ class Lane:
     def advance(self, run: ItemRun, rows: int) -> int:
         """Takes rows from the front of a run; returns their tokens."""
         end = run.taken + rows
-        tokens = int(run.cumulative_tokens[end] - run.cumulative_tokens[run.taken])
+        tokens = run.cumulative_tokens[end] - run.cumulative_tokens[run.taken]
         run.taken = end
         self._count(-rows, -tokens)
         return tokens
@@ -59,6 +68,7 @@ class Lane:
         self.queued_rows += rows
         self.queued_tokens += tokens
         self.total.queued_tokens += tokens
+        self.total.changes += 1
 
 
 @dataclass(slots=True)
@@ -88,7 +98,7 @@ class Bucket:
     @property
     def due_at(self) -> float:
         """The earliest of the lanes' first rows; infinity where nothing waits."""
-        return min((head.due_at for lane in self.lanes if (head := lane.head)), default=_NEVER)
+        return self._first()[0]
 
     def take(self, *, max_rows: int, max_tokens: int, force: bool) -> RunSlice | None:
         """Takes rows of the one run that is due first, as many as fit; None where none fits.
@@ -98,16 +108,24 @@ class Bucket:
             max_tokens: Of the rows taken.
             force: One row goes even where it alone is above max_tokens: nothing waits for ever.
         """
-        heads = [(head, lane) for lane in self.lanes if (head := lane.head)]
-        if not heads:
+        _, run, lane = self._first()
+        if run is None:
             return None
-        run, lane = min(heads, key=lambda one: one[0].due_at)
         count = _rows_that_fit(run, max_rows, max_tokens, force=force)
         if count == 0:
             return None
         start = run.taken
         tokens = lane.advance(run, count)
         return RunSlice(run.request, run.indices[start : start + count], tokens, self.max_tokens)
+
+    def _first(self) -> tuple[float, ItemRun | None, Lane]:
+        """The run that is due first, when, and in which lane; never and None where nothing waits."""
+        interactive, batch = self.lanes
+        run, other = interactive.head, batch.head
+        due_at = _NEVER if run is None else run.due_at
+        if other is not None and other.due_at < due_at:
+            return other.due_at, other, batch
+        return due_at, run, interactive
 
 
 class Buckets:
@@ -120,7 +138,7 @@ class Buckets:
     def __init__(self, boundaries: Sequence[int]) -> None:
         self.interactive_at = -_NEVER
         # But the last one: what is behind it is in its bucket, too.
-        self._boundaries = np.asarray(boundaries[:-1], dtype=np.int64)
+        self._boundaries = tuple(boundaries[:-1])
         self._totals = tuple(Tally() for _ in Priority)
         self._buckets = tuple(Bucket(int(boundary), tuple(map(Lane, self._totals))) for boundary in boundaries)
         self._runs: dict[PendingRequest, list[tuple[Lane, ItemRun]]] = {}
@@ -136,6 +154,12 @@ class Buckets:
         interactive, batch = self._totals
         return interactive.queued_tokens + batch.queued_tokens
 
+    @property
+    def changes(self) -> int:
+        """How often rows came or went: while it stays the same, so does all else."""
+        interactive, batch = self._totals
+        return interactive.changes + batch.changes
+
     def queued_tokens_of(self, priority: Priority) -> int:
         """Over all buckets, of one priority."""
         return self._totals[priority].queued_tokens
@@ -145,19 +169,26 @@ class Buckets:
 
         A row longer than the last boundary goes to the last bucket: the model's own limit was checked before.
         """
-        lengths = request.rows.lengths
-        places = self._boundaries.searchsorted(lengths)
         runs = []
-        for place in sorted(set(places.tolist())):
-            indices = (places == place).nonzero()[0]
-            cumulative = request.offsets if len(indices) == len(places) else running_total(lengths[indices])
-            run = ItemRun(request, indices, cumulative)
+        for place, run in self._runs_by_place(request):
             lane = self._buckets[place].lanes[request.priority]
             lane.append(run)
             runs.append((lane, run))
         self._runs[request] = runs
         if request.priority is Priority.INTERACTIVE:
             self.interactive_at = request.arrived_at
+
+    def _runs_by_place(self, request: PendingRequest) -> Iterator[tuple[int, ItemRun]]:
+        """The rows of a request by the places of their buckets, the shortest first."""
+        lengths = request.rows.lengths
+        if len(lengths) == 1:
+            yield bisect_left(self._boundaries, request.offsets[1]), ItemRun(request, _ONLY_ROW, request.offsets)
+            return
+        places = np.searchsorted(self._boundaries, lengths)
+        for place in sorted(set(places.tolist())):
+            indices = (places == place).nonzero()[0]
+            whole = len(indices) == len(places)
+            yield place, ItemRun(request, indices, request.offsets if whole else running_total(lengths[indices]))
 
     def forget(self, request: PendingRequest) -> int:
         """Drops what is still queued of a request that ended; returns its tokens."""
@@ -170,5 +201,5 @@ class Buckets:
 
 def _rows_that_fit(run: ItemRun, max_rows: int, max_tokens: int, *, force: bool) -> int:
     before = run.cumulative_tokens[run.taken]
-    fitting = int(np.searchsorted(run.cumulative_tokens, before + max_tokens, side="right")) - 1 - run.taken
+    fitting = bisect_right(run.cumulative_tokens, before + max_tokens) - 1 - run.taken
     return min(max(fitting, 1 if force else 0), max_rows, run.remaining_rows)

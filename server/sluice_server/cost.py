@@ -75,9 +75,11 @@ class CostModel:
 
     Attributes:
         boundaries: Of the buckets.
+        changes: How often it learned something.
     """
 
     boundaries: Sequence[int]
+    changes: int = 0
     _fixed: FixedCost = field(default_factory=FixedCost)
     _correction: _DecayedRatio = field(default_factory=lambda: _DecayedRatio(_SEED_SECONDS, _SEED_SECONDS))
     _hand_over: _DecayedRatio = field(default_factory=lambda: _DecayedRatio(0.0, 1.0))
@@ -89,6 +91,8 @@ class CostModel:
     _warm_seconds_per_token: dict[int, float] = field(default_factory=dict)
     _remembered: dict[tuple[object, ...], Any] = field(default_factory=dict)
     _tokens_per_second: float = 0.0
+    _slowness: float = 1.0
+    _hand_over_seconds: float = 0.0
 
     def seed(self, measurements: Sequence[Measurement]) -> None:
         """Takes warm-up's timings, so that the estimate is right from the first request."""
@@ -140,7 +144,7 @@ class CostModel:
     def seconds(self, tokens: int, bucket: int) -> float | None:
         """Time of so many tokens of a bucket beside the fixed cost; None before anything was measured."""
         seconds = self._tokens_seconds(tokens, bucket)
-        return None if seconds is None else seconds * self._correction.value
+        return None if seconds is None else seconds * self._slowness
 
     def batch_seconds(self, tokens_by_bucket: Mapping[int, int]) -> float | None:
         """Time of one batch; None before anything was measured."""
@@ -150,7 +154,7 @@ class CostModel:
     @property
     def seconds_per_batch(self) -> float:
         """What every batch costs, however small."""
-        return self._lived(self.fixed_seconds)
+        return self._lived(self._fixed.seconds)
 
     @_until_it_learns
     def tokens_within(self, seconds: float, bucket: int, least_share: float = _LEAST_VARIABLE_SHARE, /) -> int:
@@ -187,7 +191,7 @@ class CostModel:
 
     def _lived(self, device_seconds: float) -> float:
         """What callers live through of a batch that takes the device so long, were it as fast as usual."""
-        return device_seconds * self._correction.value + max(0.0, self._hand_over.value)
+        return device_seconds * self._slowness + self._hand_over_seconds
 
     def _uncorrected(self, tokens_by_bucket: Mapping[int, int]) -> float | None:
         if not self._rates:
@@ -199,7 +203,9 @@ class CostModel:
 
     def _conclude(self) -> None:
         """A bucket that was not measured is as fast as the nearest one that was."""
+        self.changes += 1
         self._remembered.clear()
+        self._slowness, self._hand_over_seconds = self._correction.value, max(0.0, self._hand_over.value)
         if len(self._standing_in) != len(self._rates):
             self._standing_in = {known: [] for known in self._rates}
             for bucket in self.boundaries:

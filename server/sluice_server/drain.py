@@ -8,46 +8,50 @@ from sluice_server.requests import Priority
 
 
 def drain_seconds(
-    *,
-    buckets: Buckets,
-    flight: Flight,
-    reserved_tokens: int,
-    cost: CostModel,
-    limits: BatchLimits,
-    now: float,
-    priorities: tuple[Priority, ...] = tuple(Priority),
+    *, buckets: Buckets, flight: Flight, reserved_tokens: int, rate: float | None, now: float, queued: float
 ) -> float:
-    """Σ over buckets queued tokens / rate + the fixed cost of their batches + the rest of what the device has.
+    """The rest of what the device has + what is queued + what is still being tokenized.
 
     Args:
         buckets: What is queued.
         flight: What is at the device.
         reserved_tokens: Admitted and not computed; above what is queued and at the device by the texts that
             are still being tokenized.
+        rate: Of the device, in tokens per second; None before anything was measured.
+        now: The server's clock, in seconds.
+        queued: Seconds that what is queued takes; see queued_seconds().
+    """
+    seconds = flight.remaining_seconds(now) + queued
+    in_tokenizer = reserved_tokens - flight.tokens - buckets.queued_tokens
+    if in_tokenizer > 0 and rate:
+        seconds += in_tokenizer / rate
+    return max(0.0, seconds)
+
+
+def queued_seconds(*, buckets: Buckets, cost: CostModel, limits: BatchLimits, now: float, priority: Priority) -> float:
+    """Σ over buckets queued tokens / rate + the fixed cost of their batches, for the work of one priority.
+
+    Args:
+        buckets: What is queued.
         cost: Of this device.
         limits: Of one batch.
         now: The server's clock, in seconds.
-        priorities: Whose queued work counts.
+        priority: Whose queued work counts.
     """
-    seconds, batches = flight.remaining_seconds(now), 0.0
-    company, waiting = in_company(buckets, now), buckets.waiting
-    for priority in priorities:
-        if not buckets.queued_tokens_of(priority):
-            continue
-        backlog = backlog_tokens(buckets, now, priority)
-        for bucket in waiting:
-            tokens = bucket.lanes[priority].queued_tokens
-            if tokens:
-                together = backlog if limits.mixes_buckets else min(backlog, bucket.queued_rows * bucket.max_tokens)
-                seconds += cost.seconds(tokens, bucket.max_tokens) or 0.0
-                budget = token_budget(bucket, limits, cost, together, in_company=company)
-                # The row that does not fit any more leaves half of itself free.
-                row_tokens = tokens / bucket.lanes[priority].queued_rows
-                batches += tokens / max(row_tokens, budget - row_tokens / 2)
-    in_tokenizer = reserved_tokens - flight.tokens - buckets.queued_tokens
-    if in_tokenizer > 0 and (rate := busy_rate(cost, limits)):
-        seconds += in_tokenizer / rate
-    return max(0.0, seconds + cost.seconds_per_batch * batches)
+    if not buckets.queued_tokens_of(priority):
+        return 0.0
+    seconds, batches = 0.0, 0.0
+    company, backlog = in_company(buckets, now), backlog_tokens(buckets, now, priority)
+    for bucket in buckets.waiting:
+        lane = bucket.lanes[priority]
+        if lane.queued_tokens:
+            together = backlog if limits.mixes_buckets else min(backlog, bucket.queued_rows * bucket.max_tokens)
+            seconds += cost.seconds(lane.queued_tokens, bucket.max_tokens) or 0.0
+            budget = token_budget(bucket, limits, cost, together, in_company=company)
+            # The row that does not fit any more leaves half of itself free.
+            row_tokens = lane.queued_tokens / lane.queued_rows
+            batches += lane.queued_tokens / max(row_tokens, budget - row_tokens / 2)
+    return seconds + cost.seconds_per_batch * batches
 
 
 def filling_seconds(*, buckets: Buckets, cost: CostModel, limits: BatchLimits, now: float) -> float:

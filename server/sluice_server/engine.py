@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -178,7 +179,7 @@ class Engine:
     # --- what the device tells it ---------------------------------------------------------------
 
     def on_result(self, number: int, result: BatchResult) -> None:
-        """A batch is done: delivers it, learns from it, and turns the crank."""
+        """A batch is done: delivers it, turns the crank, and learns from it."""
         now = self._clock()
         # From one answer to the next: what the device's own time leaves out, callers wait for, too.
         lived_seconds = self._flight.running_seconds(now)
@@ -194,7 +195,7 @@ class Engine:
                 self.failed(result.lost)
         else:
             self._last_forward_at = now
-            self._learn(done, result, lived_seconds)
+            self._count(done.plan, result)
             if result.left_out is not None:
                 notifier.fail_rows(done.plan, result.left_out, DeadlineExceededError(_LATE))
             notifier.deliver(
@@ -203,6 +204,10 @@ class Engine:
                 started_at=result.started_at,
                 busy_seconds=result.busy_seconds,
             )
+            if result.left_out is None:
+                # Once those are answered who wait.
+                learn = partial(self.cost.observe, done.tokens_by_bucket, result.busy_seconds, lived_seconds)
+                asyncio.get_running_loop().call_soon(learn, context=self._nobodys)
         self._turn()
         # Estimated once for all who are answered now; the last of them leave some milliseconds later.
         drain_ms = self.drain_ms()
@@ -336,17 +341,15 @@ class Engine:
         number = self._batches_submitted
         self._batches_submitted += 1
         self._flight.add(number, Underway(plan, tokens, self.cost.batch_seconds(tokens) or 0.0), now)
-        self._submit(Job(number, assemble(plan, self._config.batch_sizes), plan.wanted))
+        self._submit(Job(number, assemble(plan, self._config.batch_sizes), plan.left_out))
 
-    def _learn(self, done: Underway, result: BatchResult, lived_seconds: float) -> None:
-        assert result.output is not None, "a failed batch teaches nothing"
-        left_out = 0 if result.left_out is None else _tokens_of(done.plan, result.left_out)
-        computed = done.plan.tokens - left_out
+    def _count(self, plan: BatchPlan, result: BatchResult) -> None:
+        assert result.output is not None, "of a failed batch nothing was computed"
+        left_out = 0 if result.left_out is None else _tokens_of(plan, result.left_out)
+        computed = plan.tokens - left_out
         self.counters.computed_tokens += computed
         self.counters.expired_tokens += left_out
         self.counters.padded_tokens += result.output.computed_tokens - computed
-        if result.left_out is None:
-            self.cost.observe(done.tokens_by_bucket, result.busy_seconds, lived_seconds)
 
     def _lower_limits(self, failed_tokens: int) -> None:
         limits = self._estimates.limits

@@ -1,14 +1,33 @@
 """What is known of time: how fast the device is, when the queue will be empty, what that means for a request. Pure."""
 
+from dataclasses import dataclass
+
 from sluice_server.admission import Load
-from sluice_server.batcher import BatchLimits, busy_rate
+from sluice_server.batcher import BatchLimits, busy_rate, in_company
 from sluice_server.buckets import Buckets
 from sluice_server.cost import CostModel
-from sluice_server.drain import drain_seconds, filling_seconds, joining_seconds
+from sluice_server.drain import drain_seconds, filling_seconds, joining_seconds, queued_seconds
 from sluice_server.flight import Flight
 from sluice_server.requests import Priority
 
-_ALL = tuple(Priority)
+
+@dataclass(frozen=True, slots=True)
+class _Outlook:
+    """What the queue and the device's speed say as long as neither changes.
+
+    Attributes:
+        queued_seconds: Until what is queued is computed, once the device has nothing else.
+        interactive_seconds: Of it, interactive work alone.
+        filling_seconds: See filling_seconds().
+        rate: See service_rate().
+        seconds_per_batch: What every batch costs.
+    """
+
+    queued_seconds: float
+    interactive_seconds: float
+    filling_seconds: float
+    rate: float | None
+    seconds_per_batch: float
 
 
 class Estimates:
@@ -23,6 +42,8 @@ class Estimates:
     def __init__(self, buckets: Buckets, flight: Flight, cost: CostModel) -> None:
         self.limits: BatchLimits | None = None
         self._buckets, self._flight, self._cost = buckets, flight, cost
+        self._outlook: _Outlook | None = None
+        self._outlook_of: object = None
 
     def service_rate(self) -> float | None:
         """Tokens per second while the device is busy with full batches; None before anything was measured."""
@@ -36,10 +57,12 @@ class Estimates:
             now: The server's clock, in seconds.
             busy_fraction: Of the device lately; None is unknown.
         """
-        ahead_ms = self._ahead_ms(_ALL, reserved_tokens, now)
-        if ahead_ms is None or self.limits is None or not reserved_tokens:
-            return ahead_ms
-        return ahead_ms + 1000 * joining_seconds(
+        if self.limits is None:
+            return None
+        if not reserved_tokens:
+            return 0.0
+        outlook = self._look(self.limits, now)
+        joining = joining_seconds(
             buckets=self._buckets,
             flight=self._flight,
             cost=self._cost,
@@ -47,34 +70,45 @@ class Estimates:
             now=now,
             busy_fraction=busy_fraction or 0.0,
         )
+        return self._ahead_ms(outlook.queued_seconds, reserved_tokens, outlook, now) + 1000 * joining
 
     def load(self, tokens: int, priority: Priority, reserved_tokens: int, now: float) -> Load:
         """What a request of so many tokens would meet."""
-        rate = self.service_rate()
-        work_ms = 1000 * tokens / rate if rate else None
-        own_ms = None if work_ms is None else work_ms + 1000 * self._cost.seconds_per_batch
-        overtakes = priority is Priority.INTERACTIVE and self._buckets.queued_tokens_of(Priority.BATCH) > 0
-        everything = self._ahead_ms(_ALL, reserved_tokens, now)
-        ahead_ms = self._ahead_ms((Priority.INTERACTIVE,), reserved_tokens, now) if overtakes else everything
-        return Load(reserved_tokens, everything, ahead_ms, own_ms, self._filling_ms(now), work_ms)
-
-    def _ahead_ms(self, priorities: tuple[Priority, ...], reserved_tokens: int, now: float) -> float | None:
-        """Time until what is queued of these priorities now, and what the device has, is computed."""
         if self.limits is None:
-            return None
+            return Load(reserved_tokens, None, None, None)
+        outlook = self._look(self.limits, now)
+        work_ms = 1000 * tokens / outlook.rate if outlook.rate else None
+        own_ms = None if work_ms is None else work_ms + 1000 * outlook.seconds_per_batch
         if not reserved_tokens:
-            return 0.0
+            return Load(0, 0.0, 0.0, own_ms, 1000 * outlook.filling_seconds, work_ms)
+        everything = ahead_ms = self._ahead_ms(outlook.queued_seconds, reserved_tokens, outlook, now)
+        if priority is Priority.INTERACTIVE and outlook.interactive_seconds != outlook.queued_seconds:
+            ahead_ms = self._ahead_ms(outlook.interactive_seconds, reserved_tokens, outlook, now)
+        return Load(reserved_tokens, everything, ahead_ms, own_ms, 1000 * outlook.filling_seconds, work_ms)
+
+    def _ahead_ms(self, queued: float, reserved_tokens: int, outlook: _Outlook, now: float) -> float:
+        """Time until so much of what is queued now, and what the device has, is computed."""
         return 1000 * drain_seconds(
             buckets=self._buckets,
             flight=self._flight,
             reserved_tokens=reserved_tokens,
-            cost=self._cost,
-            limits=self.limits,
+            rate=outlook.rate,
             now=now,
-            priorities=priorities,
+            queued=queued,
         )
 
-    def _filling_ms(self, now: float) -> float:
-        if self.limits is None or not self._buckets.queued_tokens:
-            return 0.0
-        return 1000 * filling_seconds(buckets=self._buckets, cost=self._cost, limits=self.limits, now=now)
+    def _look(self, limits: BatchLimits, now: float) -> _Outlook:
+        """Under overload admission asks several times between two changes of the queue."""
+        of = (self._buckets.changes, self._cost.changes, in_company(self._buckets, now), limits)
+        if self._outlook is None or of != self._outlook_of:
+            self._outlook, self._outlook_of = self._look_anew(limits, now), of
+        return self._outlook
+
+    def _look_anew(self, limits: BatchLimits, now: float) -> _Outlook:
+        buckets, cost = self._buckets, self._cost
+        interactive, batch = (
+            queued_seconds(buckets=buckets, cost=cost, limits=limits, now=now, priority=priority)
+            for priority in (Priority.INTERACTIVE, Priority.BATCH)
+        )
+        filling = filling_seconds(buckets=buckets, cost=cost, limits=limits, now=now) if buckets.queued_tokens else 0.0
+        return _Outlook(interactive + batch, interactive, filling, busy_rate(cost, limits), cost.seconds_per_batch)

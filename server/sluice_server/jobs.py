@@ -25,12 +25,13 @@ class Job:
     Attributes:
         number: By which its result is known.
         batch: What to compute.
-        wanted: At this time, on the server's clock: bool (rows,), whose rows somebody still waits for.
+        left_out: At this time, on the server's clock: bool (rows,), the rows that nobody waits for any more; None where
+            somebody waits for each.
     """
 
     number: int
     batch: Batch
-    wanted: Callable[[float], NDArray[np.bool_]]
+    left_out: Callable[[float], NDArray[np.bool_] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +80,9 @@ def run_job(backend: Backend, job: Job) -> BatchResult:
 
     def compute() -> Computed:
         nonlocal left_out
-        wanted = job.wanted(started_at)
-        left_out = missing(wanted)
-        if left_out is None:
-            return embed_bisecting(backend, job.batch)
-        kept = choose(job.batch, wanted)
-        return spread(None if kept is None else embed_bisecting(backend, kept), wanted, backend.info.dimension)
+        left_out = job.left_out(started_at)
+        kept = choose(job.batch, left_out)
+        return spread(None if kept is None else embed_bisecting(backend, kept), left_out, backend.info.dimension)
 
     attempted = attempt(backend, job.batch, compute)
     return attempted.result(started_at, time.perf_counter() - started, left_out)
@@ -104,33 +102,29 @@ def attempt(backend: Backend, batch: Batch, compute: Callable[[], Computed]) -> 
     return Attempt(output, None, too_large)
 
 
-def missing(wanted: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
-    """The rows that nobody waits for; None where somebody waits for each."""
-    return None if wanted.all() else ~wanted
-
-
-def choose(batch: Batch, wanted: NDArray[np.bool_]) -> Batch | None:
+def choose(batch: Batch, left_out: NDArray[np.bool_] | None) -> Batch | None:
     """The batch without the rows that nobody waits for; None where nobody waits at all."""
-    if wanted.all():
+    if left_out is None:
         return batch
-    return keep_rows(batch, wanted) if wanted.any() else None
+    return None if left_out.all() else keep_rows(batch, ~left_out)
 
 
-def spread(computed: Computed | None, wanted: NDArray[np.bool_], dimension: int) -> Computed:
-    """The wanted rows in their places; zeros stand for the others.
+def spread(computed: Computed | None, left_out: NDArray[np.bool_] | None, dimension: int) -> Computed:
+    """The computed rows in their places; zeros stand for the others.
 
     Args:
-        computed: Of the wanted rows; None where there are none.
-        wanted: bool (rows,).
+        computed: Of the rows that were not left out; None where there are none.
+        left_out: bool (rows,); None where no row was.
         dimension: Of an embedding.
     """
-    if computed is not None and wanted.all():
+    if left_out is None:
+        assert computed is not None, "every row was computed"
         return computed
-    embeddings = np.zeros((len(wanted), dimension), dtype=np.float32)
+    embeddings = np.zeros((len(left_out), dimension), dtype=np.float32)
     if computed is None:
         return BatchOutput(embeddings, 0), None
     output, too_large = computed
-    embeddings[wanted] = output.embeddings
+    embeddings[~left_out] = output.embeddings
     return BatchOutput(embeddings, output.computed_tokens), too_large
 
 

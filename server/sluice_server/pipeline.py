@@ -76,25 +76,24 @@ class Pipeline:
     def _launch(self, job: Job) -> _Underway:
         started_at, left_out = time.monotonic(), None
         try:
-            wanted = job.wanted(started_at)
-            left_out = jobs.missing(wanted)
-            finish = self._launch_wanted(job.batch, wanted)
+            left_out = job.left_out(started_at)
+            finish = self._launch_wanted(job.batch, left_out)
         except Exception as error:  # noqa: BLE001 - the thread that reports says it, in the order of the batches
             finish = _raising(error)
         return _Underway(job, started_at, finish, left_out)
 
-    def _launch_wanted(self, batch: Batch, wanted: NDArray[np.bool_]) -> Callable[[], Computed]:
+    def _launch_wanted(self, batch: Batch, left_out: NDArray[np.bool_] | None) -> Callable[[], Computed]:
         """Launches the rows that somebody waits for; halves of a batch that does not fit are waited for here."""
         dimension = self._backend.info.dimension
-        kept = jobs.choose(batch, wanted)
+        kept = jobs.choose(batch, left_out)
         if kept is None:
-            return lambda: jobs.spread(None, wanted, dimension)
+            return lambda: jobs.spread(None, left_out, dimension)
         try:
             launched = self._backend.launch(kept)
         except OutOfDeviceMemoryError:
             computed = jobs.embed_halves(self._backend, kept)
-            return lambda: jobs.spread(computed, wanted, dimension)
-        return lambda: jobs.spread((launched.wait(), None), wanted, dimension)
+            return lambda: jobs.spread(computed, left_out, dimension)
+        return lambda: jobs.spread((launched.wait(), None), left_out, dimension)
 
     def _finish_all(self) -> None:
         try:

@@ -1,7 +1,9 @@
 """What is asked of the server, on its way from the socket to the device and back."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,11 +20,12 @@ class Priority(IntEnum):
     BATCH = 1
 
 
-def running_total(lengths: NDArray[np.integer]) -> NDArray[np.int64]:
-    """int64 (n + 1,): the tokens of the first i rows; starts with 0."""
-    total = np.zeros(len(lengths) + 1, dtype=np.int64)
-    np.add.accumulate(lengths, out=total[1:])
-    return total
+def running_total(lengths: NDArray[np.integer]) -> list[int]:
+    """The tokens of the first i rows, for i from 0 to their number.
+
+    A list, as it is read an item at a time; for a request of one text, the usual one, an array took ten times as long.
+    """
+    return list(accumulate(lengths.tolist(), initial=0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +45,8 @@ class TokenRows:
         """Over all rows."""
         return int(self.token_ids.size)
 
-    def offsets(self) -> NDArray[np.int64]:
-        """int64 (n + 1,): row i is token_ids[offsets[i]:offsets[i + 1]]."""
+    def offsets(self) -> list[int]:
+        """One more than rows: row i is token_ids[offsets[i]:offsets[i + 1]]."""
         return running_total(self.lengths)
 
 
@@ -100,7 +103,7 @@ class PendingRequest:
 
     Attributes:
         rows: Its inputs.
-        offsets: int64 (n + 1,): row i is token_ids[offsets[i]:offsets[i + 1]].
+        offsets: n + 1 of them: row i is token_ids[offsets[i]:offsets[i + 1]].
         future: Completed once, with None or with the error.
         arrived_at: On the server's clock, in seconds.
         deadline: On the same clock; infinity where the caller set none.
@@ -116,7 +119,7 @@ class PendingRequest:
     """
 
     rows: TokenRows
-    offsets: NDArray[np.int64]
+    offsets: Sequence[int]
     future: "asyncio.Future[None]"
     arrived_at: float
     deadline: float
@@ -142,19 +145,19 @@ class ItemRun:
     Attributes:
         request: Whose rows.
         indices: int64 (k,) positions in the request.
-        cumulative_tokens: int64 (k + 1,): tokens of the first i rows; starts with 0.
+        cumulative_tokens: k + 1 of them: tokens of the first i rows; starts with 0.
         taken: Rows that went to the device already.
     """
 
     request: PendingRequest
     indices: NDArray[np.int64]
-    cumulative_tokens: NDArray[np.int64]
+    cumulative_tokens: Sequence[int]
     taken: int = 0
 
     @property
     def due_at(self) -> float:
         """Of the next row."""
-        return self.request.due.after(int(self.cumulative_tokens[self.taken]))
+        return self.request.due.after(self.cumulative_tokens[self.taken])
 
     @property
     def remaining_rows(self) -> int:
@@ -164,7 +167,7 @@ class ItemRun:
     @property
     def remaining_tokens(self) -> int:
         """Tokens still queued."""
-        return int(self.cumulative_tokens[-1] - self.cumulative_tokens[self.taken])
+        return self.cumulative_tokens[-1] - self.cumulative_tokens[self.taken]
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +206,10 @@ class BatchPlan:
         """Of all rows, padding excluded."""
         return sum(one.tokens for one in self.slices)
 
-    def wanted(self, now: float) -> NDArray[np.bool_]:
-        """Whose request is neither over nor past its deadline: bool (rows,). Any thread may ask."""
-        waits = [not one.request.is_over and one.request.deadline > now for one in self.slices]
-        return np.repeat(waits, [len(one.indices) for one in self.slices])
+    def left_out(self, now: float) -> NDArray[np.bool_] | None:
+        """Rows whose request is over or past its deadline: bool (rows,), or None where somebody waits for each.
+
+        Any thread may ask.
+        """
+        over = [one.request.is_over or one.request.deadline <= now for one in self.slices]
+        return np.repeat(over, [len(one.indices) for one in self.slices]) if any(over) else None

@@ -1,6 +1,9 @@
 """Refusal by latency, as timelines of the P95."""
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sluice_server.backpressure import LatencyGate, LatencyWindow
 
 
@@ -42,3 +45,29 @@ def test_a_percentile_of_few_samples_is_unknown_and_old_samples_are_forgotten() 
     window.add(now=0.0, latency_ms=19.0)
     assert window.p95_ms(now=0.5) == pytest.approx(18.05)
     assert window.p95_ms(now=1.5) is None
+
+
+SAMPLES = st.lists(st.tuples(st.floats(0, 0.1), st.floats(0, 1e4)), min_size=1, max_size=300)
+
+
+@given(SAMPLES)
+def test_the_percentile_is_that_of_the_windows_samples_however_they_come_and_go(
+    samples: list[tuple[float, float]],
+) -> None:
+    window, now, kept = LatencyWindow(seconds=1.0), 0.0, []
+    for gap, latency_ms in samples:
+        now += gap
+        window.add(now, latency_ms)
+        kept = [(at, of) for at, of in [*kept, (now, latency_ms)] if at >= now - 1.0]
+        p95_ms = window.p95_ms(now)
+        if len(kept) < 20:
+            assert p95_ms is None
+        else:
+            assert p95_ms == pytest.approx(np.percentile([of for _, of in kept], 95))
+
+
+def test_a_window_holds_the_last_four_thousand_and_no_more() -> None:
+    window = LatencyWindow(seconds=1.0)
+    for place in range(5000):
+        window.add(now=0.0, latency_ms=float(place))
+    assert window.p95_ms(now=0.0) == pytest.approx(np.percentile(np.arange(5000 - 4096, 5000), 95))

@@ -3,9 +3,9 @@
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from sluice_server.batcher import BatchLimits, due, next_batch
+from sluice_server.batcher import BatchLimits, busy_rate, due, next_batch
 from sluice_server.buckets import Buckets
-from sluice_server.drain import drain_seconds, joining_seconds
+from sluice_server.drain import drain_seconds, joining_seconds, queued_seconds
 from sluice_server.flight import Flight, Underway, tokens_by_bucket
 from sluice_server.requests import Priority
 
@@ -32,14 +32,17 @@ def queue(requests: list[tuple[list[int], Priority]]) -> Buckets:
 
 
 def estimate(buckets: Buckets, flight: Flight, *, in_tokenizer: int = 0, only_interactive: bool = False) -> float:
+    priorities = (Priority.INTERACTIVE,) if only_interactive else tuple(Priority)
     return drain_seconds(
         buckets=buckets,
         flight=flight,
         reserved_tokens=buckets.queued_tokens + flight.tokens + in_tokenizer,
-        cost=COST,
-        limits=LIMITS,
+        rate=busy_rate(COST, LIMITS),
         now=0.0,
-        priorities=(Priority.INTERACTIVE,) if only_interactive else tuple(Priority),
+        queued=sum(
+            queued_seconds(buckets=buckets, cost=COST, limits=LIMITS, now=0.0, priority=priority)
+            for priority in priorities
+        ),
     )
 
 

@@ -66,17 +66,17 @@ class Device:
         self, *, error: BatchFailedError | None = None, too_large: int | None = None, lost: str | None = None
     ) -> Batch:
         job = self.waiting.pop(0)
-        batch, left_out = job.batch, ~job.wanted(asyncio.get_running_loop().time())
+        batch, missing = job.batch, job.left_out(asyncio.get_running_loop().time())
+        left_out = np.zeros(len(batch.lengths), dtype=bool) if missing is None else missing
         firsts = batch.token_ids[np.cumsum(batch.lengths) - batch.lengths]
         embeddings = np.stack([firsts, batch.lengths], axis=1).astype(np.float32)
         embeddings[left_out] = 0
         computed = batch.useful_tokens - int(batch.lengths[left_out].sum())
         output = None if error else BatchOutput(embeddings, computed + 3)
         assert self.engine is not None
-        missing = left_out if left_out.any() else None
         result = BatchResult(output, error, 0.0, computed / 10_000, missing, too_large, lost)
         self.engine.on_result(job.number, result)
-        return keep_rows(batch, ~left_out) if left_out.any() else batch
+        return batch if missing is None else keep_rows(batch, ~left_out)
 
 
 def new_engine(*, drain_ms: float = 2000) -> tuple[Engine, Device]:

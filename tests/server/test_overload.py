@@ -77,13 +77,12 @@ class Device:
         if loop.time() < self._free_at:
             loop.call_at(self._free_at, self._start, job)
             return
-        wanted = job.wanted(loop.time())
-        tokens = int(job.batch.lengths[wanted].sum())
+        left_out = job.left_out(loop.time())
+        tokens = job.batch.useful_tokens - (0 if left_out is None else int(job.batch.lengths[left_out].sum()))
         seconds = (FIXED_SECONDS + tokens / TOKENS_PER_SECOND) * self.slowdown * self.dice.uniform(0.9, 1.1)
         self._free_at = loop.time() + seconds
         self.busy_seconds += seconds
         output = BatchOutput(np.ones((len(job.batch.lengths), 2), dtype=np.float32), tokens)
-        left_out = None if wanted.all() else ~wanted
         result = BatchResult(output, None, loop.time(), seconds, left_out)
         assert self.engine is not None
         loop.call_later(seconds, self.engine.on_result, job.number, result)

@@ -84,10 +84,10 @@ class LaunchingDevice:
         return LaunchedRows(batch, done, failure)
 
 
-def job(number: int, lengths: tuple[int, ...] = LENGTHS, wanted: tuple[bool, ...] | None = None) -> Job:
+def job(number: int, lengths: tuple[int, ...] = LENGTHS, left_out: tuple[bool, ...] | None = None) -> Job:
     sizes = np.array(lengths, dtype=np.int32)
     batch = Batch(np.arange(sizes.sum(), dtype=np.int32), sizes, 8, len(sizes))
-    return Job(number, batch, lambda _: np.array(wanted or (True,) * len(lengths)))
+    return Job(number, batch, lambda _: None if left_out is None else np.array(left_out))
 
 
 Results = list[tuple[int, BatchResult]]
@@ -182,7 +182,7 @@ def test_a_batch_that_fits_in_no_way_fails_and_asks_for_smaller_ones(device: Lau
 
 def test_rows_that_nobody_waits_for_never_reach_the_device() -> None:
     device = LaunchingDevice()
-    result = run(device, job(0, wanted=(True, False, True, False)))[0]
+    result = run(device, job(0, left_out=(False, True, False, True)))[0]
     assert device.launched == [[2, 4]]
     assert rows(result) == [2, 0, 4, 0]
     assert result.left_out is not None
@@ -191,7 +191,7 @@ def test_rows_that_nobody_waits_for_never_reach_the_device() -> None:
 
 def test_a_batch_that_nobody_waits_for_is_not_launched_at_all() -> None:
     device = LaunchingDevice()
-    result = run(device, job(0, wanted=(False,) * 4))[0]
+    result = run(device, job(0, left_out=(True,) * 4))[0]
     assert device.launched == []
     assert result.output is not None
     assert result.output.computed_tokens == 0

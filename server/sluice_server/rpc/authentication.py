@@ -10,11 +10,11 @@ from sluice_server.security import check_token
 
 def authorized(handler: Handler, token: str) -> Handler:
     """The same method for those only who send the token; it raises UnauthenticatedError for the others."""
-    inner: Any = behavior(handler)
+    inner = behavior(handler)
 
-    async def call(request: Any, context: Context) -> Any:
+    def call(request: Any, context: Context) -> Any:
         _check(context, token)
-        return await inner(request, context)
+        return inner(request, context)
 
     async def call_stream(requests: Any, context: Context) -> AsyncIterator[Any]:
         _check(context, token)

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -23,25 +22,18 @@ _REPEATED = ("sluice-refusals", "grpc-previous-rpc-attempts")
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class _End:
-    """How a call ends that failed."""
-
-    code: grpc.StatusCode
-    details: str
-    trailers: status.Trailers = ()
-
-
 def deadline(context: Context, *, max_wait_ms: int = 0) -> float:
     """When the caller stops waiting, on the event loop's clock: its gRPC deadline or its own limit."""
-    remaining = context.time_remaining()
-    seconds = [s for s in (remaining, max_wait_ms / 1000 if max_wait_ms > 0 else None) if s is not None]
-    return asyncio.get_running_loop().time() + min(seconds) if seconds else NO_DEADLINE
+    seconds = context.time_remaining()
+    if max_wait_ms > 0:
+        seconds = max_wait_ms / 1000 if seconds is None else min(seconds, max_wait_ms / 1000)
+    return NO_DEADLINE if seconds is None else asyncio.get_running_loop().time() + seconds
 
 
 def is_repeated(context: Context) -> bool:
     """Whether the caller says that it asked before and was refused."""
-    return any(key in _REPEATED and value not in {"", "0"} for key, value in context.invocation_metadata() or ())
+    said = dict(context.invocation_metadata() or ())
+    return not {said.get(key) for key in _REPEATED} <= {None, "", "0"}
 
 
 def ending_with_its_status(handler: Handler) -> Handler:
@@ -87,15 +79,15 @@ def set_trailers(context: Context, embedded: Embedded) -> None:
     ))  # fmt: skip
 
 
-def _end_of(error: Exception) -> _End:
+def _end_of(error: Exception) -> status.End:
     """What the caller is told of an error; one that is not the domain's is logged."""
     if isinstance(error, SluiceError):
-        return _End(status.grpc_code(error), status.message(error), status.trailers(error))
+        return status.end_of(error)
     logger.error("a request failed in the server's own code", exc_info=error)
-    return _End(grpc.StatusCode.INTERNAL, "the server failed on this request; its log has the cause")
+    return status.End(grpc.StatusCode.INTERNAL, "the server failed on this request; its log has the cause")
 
 
-async def _abort(context: Context, end: _End) -> None:
+async def _abort(context: Context, end: status.End) -> None:
     """Sends the call's status; called when the error that led to it is gone.
 
     gRPC sends nothing but the status on abort, and only then do its own clients retry by policy; a method that returns

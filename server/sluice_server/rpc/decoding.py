@@ -23,11 +23,11 @@ def readable(handler: Handler) -> Handler:
 
     A stream hears it where it reads them, so that what it read before can be answered.
     """
-    inner: Any = behavior(handler)
+    inner = behavior(handler)
 
-    async def call(request: Any, context: Context) -> Any:
+    def call(request: Any, context: Context) -> Any:
         _check(request)
-        return await inner(request, context)
+        return inner(request, context)
 
     async def checked(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
         async for request in requests:

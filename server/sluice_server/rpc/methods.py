@@ -1,7 +1,6 @@
 """Every gRPC method with what all of them share: wrapped once, as an interceptor would wrap it anew for each call."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import grpc
 
@@ -24,17 +23,20 @@ class Methods:
     """
 
     def __init__(self, server: grpc.aio.Server, *, token: str | None, observer: RequestObserver | None) -> None:
-        # grpc's types do not know of registered methods yet.
-        self._server: Any = server
+        self._server = server
         self._token, self._observer = token, observer
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:
         """Does nothing: the same methods come by name, too."""
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
-        """Adds the methods of a service."""
+        """Adds the methods of a service, to be found by name.
+
+        Of registered methods gRPC awaits each by itself, all of them anew for every call: with our eight a call that
+        does nothing took 10 % more of the server's CPU.
+        """
         wrapped = {name: self._wrapped(service, name, handler) for name, handler in handlers.items()}
-        self._server.add_registered_method_handlers(service, wrapped)
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, wrapped),))
 
     def _wrapped(self, service: str, name: str, handler: Handler) -> Handler:
         if service in OPEN_GRPC_SERVICES and handler.request_streaming != handler.response_streaming:

@@ -1,7 +1,9 @@
 """The one table from domain errors to status codes of gRPC and HTTP, and the trailers that go with them."""
 
+import functools
 import random
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -33,6 +35,15 @@ _RETRY_INFO = f"type.googleapis.com/{error_details_pb2.RetryInfo.DESCRIPTOR.full
 Trailers = tuple[tuple[str, str | bytes], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a call ends that failed."""
+
+    code: grpc.StatusCode
+    details: str
+    trailers: Trailers = ()
+
+
 def grpc_code(error: errors.SluiceError) -> grpc.StatusCode:
     """Of the error."""
     return CODES.get(type(error), _OURS)[0]
@@ -57,13 +68,23 @@ def retry_after_ms(error: errors.SluiceError) -> int | None:
     return round(error.retry_after_ms * random.uniform(*_JITTER))  # noqa: S311 - jitter, not a secret
 
 
-def trailers(error: errors.SluiceError) -> Trailers:
-    """`grpc-retry-pushback-ms` (gRFC A6) for clients that retry by themselves, google.rpc.RetryInfo for the others."""
-    wait_ms = retry_after_ms(error)
+def end_of(error: errors.SluiceError) -> End:
+    """Of a call that failed so.
+
+    Where coming back helps, it says when: `grpc-retry-pushback-ms` (gRFC A6) for clients that retry by themselves,
+    google.rpc.RetryInfo for the others.
+    """
+    code, details, wait_ms = grpc_code(error), message(error), retry_after_ms(error)
     if wait_ms is None:
-        return ()
+        return End(code, details)
+    status = status_pb2.Status(code=code.value[0], message=details, details=[_retry_info(wait_ms)])
+    pushback = ("grpc-retry-pushback-ms", str(wait_ms))
+    return End(code, details, (pushback, ("grpc-status-details-bin", status.SerializeToString())))
+
+
+@functools.lru_cache(maxsize=8192)
+def _retry_info(wait_ms: int) -> any_pb2.Any:
+    """The same few thousand again and again: to make one takes longer than the rest of a refusal's status."""
     delay = duration_pb2.Duration(seconds=wait_ms // 1000, nanos=wait_ms % 1000 * 1_000_000)
     info = error_details_pb2.RetryInfo(retry_delay=delay)
-    detail = any_pb2.Any(type_url=_RETRY_INFO, value=info.SerializeToString())
-    status = status_pb2.Status(code=grpc_code(error).value[0], message=message(error), details=[detail])
-    return (("grpc-retry-pushback-ms", str(wait_ms)), ("grpc-status-details-bin", status.SerializeToString()))
+    return any_pb2.Any(type_url=_RETRY_INFO, value=info.SerializeToString())
