@@ -42,16 +42,21 @@ class Encoder : public AnyEncoder {
     int64_t row, from, to, at;
   };
 
-  // Of one thread, for one block.
-  struct Room {
-    std::vector<Run> runs;
-    std::vector<int64_t> tokens;
+  // What is between the steps of a layer, for one block.
+  struct Tables {
     std::vector<char> memory;
     Table<Kept> normal, attended, wide;
-    Scratch<Attention> attention;
     // Rows as the next multiplication takes them, where that is not as they are kept.
     std::vector<Value> operand;
     std::vector<float> scales, zeros;
+  };
+
+  // Of one thread.
+  struct Room {
+    Tables tables;
+    std::vector<Run> runs;
+    std::vector<int64_t> tokens;
+    Scratch<Attention> attention;
   };
 
  public:
@@ -111,21 +116,46 @@ class Encoder : public AnyEncoder {
       if (static_cast<int64_t>(buffer.size()) < batch.tokens() * stride) buffer.resize(batch.tokens() * stride);
     }
     rooms_.resize(std::max<size_t>(rooms_.size(), threads));
-    for (Room& room : rooms_) grow(room, most);
-    const int64_t layers = static_cast<int64_t>(layers_.size());
-    Progress progress(blocks, layers + 2);
+    for (Room& room : rooms_) grow(room.tables, most);
+    if (blocks.size() == 1)
+      run_together(batch, blocks[0], threads);
+    else
+      run_apart(batch, blocks, threads);
+  }
+
+  // Each thread takes whole blocks.
+  void run_apart(const Batch& batch, const std::vector<Block>& blocks, int threads) {
+    const int64_t stages = static_cast<int64_t>(layers_.size()) + 2;
+    Progress progress(blocks, stages);
 #pragma omp parallel num_threads(threads)
     {
       Room& room = rooms_[omp_get_thread_num()];
-      progress.run([&](int64_t stage, const Block& block) {
-        if (stage > layers) return pool(batch, block);
-        if (stage == 0)
-          embed(batch, block, room);
-        else
-          compute(layers_[stage - 1], batch, block, projected(batch, stage - 1), room, stage == layers);
-        if (stage < layers) project(layers_[stage].query_key_value, block, room, projected(batch, stage));
-      });
+      progress.run([&](int64_t stage, const Block& block) { take(stage, batch, block, room.tables, room, Share{}); });
     }
+  }
+
+  // All threads share one block: for few tokens most of the time goes into fetching weights, and each fetches its part.
+  void run_together(const Batch& batch, const Block& block, int threads) {
+    const int64_t stages = static_cast<int64_t>(layers_.size()) + 2;
+    Barrier barrier;
+#pragma omp parallel num_threads(threads)
+    {
+      const Share share{omp_get_thread_num(), omp_get_num_threads(), &barrier};
+      for (int64_t stage = 0; stage < stages; ++stage)
+        take(stage, batch, block, rooms_[0].tables, rooms_[share.thread], share);
+    }
+  }
+
+  // One stage of a block: its embeddings, a layer, or its rows' sums.
+  void take(int64_t stage, const Batch& batch, const Block& block, Tables& tables, Room& room, const Share& share) {
+    const int64_t layers = static_cast<int64_t>(layers_.size());
+    if (stage > layers) return pool(batch, block, share);
+    if (stage == 0)
+      embed(batch, block, tables, share);
+    else
+      compute(layers_[stage - 1], batch, block, projected(batch, stage - 1), tables, room, share, stage == layers);
+    if (stage < layers) project(layers_[stage].query_key_value, block, tables, projected(batch, stage), share);
+    share.meet();
   }
 
   // Queries, keys and values of a layer; every other layer has the same place, as no block is two layers ahead.
@@ -134,23 +164,24 @@ class Encoder : public AnyEncoder {
     return {projected_[layer % 2].data() - batch.ends[0] * stride, stride};
   }
 
-  void embed(const Batch& batch, const Block& block, Room& room) {
-    const int64_t width = shape_.width;
+  void embed(const Batch& batch, const Block& block, Tables& tables, const Share& share) {
+    const int64_t width = shape_.width, tokens = block.to - block.from;
     const Kept* words = static_cast<const Kept*>(shape_.words);
-    for (int64_t token = block.from, row = block.first_row; token < block.to; ++token) {
-      if (token == batch.ends[row + 1]) ++row;
+    const int64_t from = block.from + share.from(tokens), to = block.from + share.to(tokens);
+    for (int64_t token = from, row = block.first_row; token < to; ++token) {
+      while (token >= batch.ends[row + 1]) ++row;
       const Kept* word = words + batch.call.ids[token] * width;
       const float* place = shape_.places + (token - batch.ends[row]) * width;
       float* state = batch.call.states + token * width;
       for (int64_t c = 0; c < width; c += kLanes) store(state + c, load(word + c) + load(place + c));
-      normalize(norm_, width, state, room.normal.row(token - block.from));
+      normalize(norm_, width, state, tables.normal.row(token - block.from));
     }
   }
 
   // The rows that begin in a block, each added up from its first token to its last whatever the blocks.
-  void pool(const Batch& batch, const Block& block) {
-    const int64_t width = shape_.width;
-    for (int64_t row = block.first_row; row < block.end_row; ++row) {
+  void pool(const Batch& batch, const Block& block, const Share& share) {
+    const int64_t width = shape_.width, rows = block.end_row - block.first_row;
+    for (int64_t row = block.first_row + share.from(rows); row < block.first_row + share.to(rows); ++row) {
       if (batch.ends[row] < block.from) continue;
       float* sums = batch.sums + row * width;
       std::fill(sums, sums + width, 0.0f);
@@ -163,8 +194,9 @@ class Encoder : public AnyEncoder {
     }
   }
 
-  void project(const Weights<Kind>& weights, const Block& block, Room& room, Table<Kept> to) {
-    multiply<Kind>(operand(room, room.normal, block.to - block.from, weights.inputs), weights, 0, weights.panels(),
+  void project(const Weights<Kind>& weights, const Block& block, Tables& tables, Table<Kept> to, const Share& share) {
+    multiply<Kind>(operand(tables, tables.normal, block.to - block.from, weights.inputs, share), weights,
+                   share.from(weights.panels()), share.to(weights.panels()),
                    [&](int64_t row, int64_t column, Floats value) {
                      store(to.row(block.from + row) + column, value);
                    });
@@ -185,54 +217,63 @@ class Encoder : public AnyEncoder {
     }
   }
 
-  void compute(const Layer& layer, const Batch& batch, const Block& block, Table<Kept> projected, Room& room,
-               bool is_last) {
+  void compute(const Layer& layer, const Batch& batch, const Block& block, Table<Kept> projected, Tables& tables,
+               Room& room, const Share& share, bool is_last) {
     choose(batch, block, room, is_last);
     const int64_t width = shape_.width, count = static_cast<int64_t>(room.tokens.size());
-    attend_all(batch, projected, room);
     const auto state = [&](int64_t row) { return batch.call.states + room.tokens[row] * width; };
+    const auto times = [&](const Weights<Kind>& weights, Table<Kept> rows, auto finish) {
+      multiply<Kind>(operand(tables, rows, count, weights.inputs, share), weights, share.from(weights.panels()),
+                     share.to(weights.panels()), finish);
+    };
     const auto add = [&](int64_t row, int64_t column, Floats value) {
       store(state(row) + column, load(state(row) + column) + value);
     };
-    multiply<Kind>(operand(room, room.attended, count, layer.out.inputs), layer.out, 0, layer.out.panels(), add);
-    for (int64_t row = 0; row < count; ++row) normalize(layer.attention_norm, width, state(row), room.normal.row(row));
+    const auto settle = [&](const Norm& norm) {
+      share.meet();
+      for (int64_t row = share.from(count); row < share.to(count); ++row)
+        normalize(norm, width, state(row), tables.normal.row(row));
+    };
+    attend_all(batch, projected, tables, room, share);
+    times(layer.out, tables.attended, add);
+    settle(layer.attention_norm);
     const Activation activation = static_cast<Activation>(shape_.activation);
-    multiply<Kind>(operand(room, room.normal, count, layer.widen.inputs), layer.widen, 0, layer.widen.panels(),
-                   [&](int64_t row, int64_t column, Floats value) {
-                     store(room.wide.row(row) + column, activated<Result>(activation, value));
-                   });
-    multiply<Kind>(operand(room, room.wide, count, layer.narrow.inputs), layer.narrow, 0, layer.narrow.panels(), add);
-    for (int64_t row = 0; row < count; ++row) normalize(layer.output_norm, width, state(row), room.normal.row(row));
+    times(layer.widen, tables.normal, [&](int64_t row, int64_t column, Floats value) {
+      store(tables.wide.row(row) + column, activated<Result>(activation, value));
+    });
+    times(layer.narrow, tables.wide, add);
+    settle(layer.output_norm);
   }
 
-  static Rows<Kind> operand(Room& room, Table<Kept> rows, int64_t count, int64_t inputs) {
+  // A table's rows as a multiplication takes them; all that goes before it is done.
+  static Rows<Kind> operand(Tables& tables, Table<Kept> rows, int64_t count, int64_t inputs, const Share& share) {
+    share.meet();
     if constexpr (std::is_same_v<Kept, Value>) {
       return {rows.data, rows.stride, count};
     } else {
       const int64_t stride = inputs + 64;
-      Value* bytes = sluice::room(room.operand, count * stride);
-      float *scales = sluice::room(room.scales, count), *zeros = sluice::room(room.zeros, count);
-      for (int64_t row = 0; row < count; ++row)
-        quantize(rows.row(row), inputs, bytes + row * stride, scales + row, zeros + row);
-      return {bytes, stride, count, scales, zeros};
+      for (int64_t row = share.from(count); row < share.to(count); ++row)
+        quantize(rows.row(row), inputs, tables.operand.data() + row * stride, &tables.scales[row], &tables.zeros[row]);
+      share.meet();
+      return {tables.operand.data(), stride, count, tables.scales.data(), tables.zeros.data()};
     }
   }
 
-  void attend_all(const Batch& batch, Table<Kept> projected, Room& room) {
+  void attend_all(const Batch& batch, Table<Kept> projected, Tables& tables, Room& room, const Share& share) {
     const int64_t width = shape_.width, head_width = width / shape_.heads;
-    for (const Run& run : room.runs) {
+    const int64_t pairs = static_cast<int64_t>(room.runs.size()) * shape_.heads;
+    for (int64_t pair = share.from(pairs); pair < share.to(pairs); ++pair) {
+      const Run& run = room.runs[pair / shape_.heads];
+      const int64_t head = pair % shape_.heads;
       const int64_t start = batch.ends[run.row], length = batch.ends[run.row + 1] - start;
-      for (int64_t head = 0; head < shape_.heads; ++head) {
-        const Kept* query = projected.row(start) + head * head_width;
-        // Where the row's first token would be.
-        Kept* out = room.attended.row(run.at - (run.from - start)) + head * head_width;
-        const float* bias = shape_.bias;
-        if (bias) bias += head * (2 * shape_.positions + kLanes) + shape_.positions - 1;
-        attend<Attention, Kept>({run.from - start, run.to - start, 0, length, head_width, 0},
-                                {query, projected.stride}, {query + width, projected.stride},
-                                {query + 2 * width, projected.stride}, {out, room.attended.stride}, scale_, bias,
-                                room.attention);
-      }
+      const Kept* query = projected.row(start) + head * head_width;
+      // Where the row's first token would be.
+      Kept* out = tables.attended.row(run.at - (run.from - start)) + head * head_width;
+      const float* bias = shape_.bias;
+      if (bias) bias += head * (2 * shape_.positions + kLanes) + shape_.positions - 1;
+      attend<Attention, Kept>({run.from - start, run.to - start, 0, length, head_width, 0}, {query, projected.stride},
+                              {query + width, projected.stride}, {query + 2 * width, projected.stride},
+                              {out, tables.attended.stride}, scale_, bias, room.attention);
     }
   }
 
@@ -254,15 +295,20 @@ class Encoder : public AnyEncoder {
     return {arena_.copy(gain, shape_.width), arena_.copy(shift, shape_.width), static_cast<float>(shape_.epsilon)};
   }
 
-  void grow(Room& room, int64_t count) {
+  void grow(Tables& tables, int64_t count) {
     const int64_t narrow = shape_.width + kPad, wide = shape_.intermediate + kPad;
     const size_t size = static_cast<size_t>(count * (2 * narrow + wide)) * sizeof(Kept) + 64;
-    if (room.memory.size() >= size) return;
-    room.memory.resize(size);
-    Kept* at = reinterpret_cast<Kept*>((reinterpret_cast<uintptr_t>(room.memory.data()) + 63) / 64 * 64);
-    room.normal = {at, narrow};
-    room.attended = {at + count * narrow, narrow};
-    room.wide = {at + 2 * count * narrow, wide};
+    if (tables.memory.size() >= size) return;
+    tables.memory.resize(size);
+    if constexpr (!std::is_same_v<Kept, Value>) {
+      tables.operand.resize(count * (std::max(shape_.width, shape_.intermediate) + 64));
+      tables.scales.resize(count);
+      tables.zeros.resize(count);
+    }
+    Kept* at = reinterpret_cast<Kept*>((reinterpret_cast<uintptr_t>(tables.memory.data()) + 63) / 64 * 64);
+    tables.normal = {at, narrow};
+    tables.attended = {at + count * narrow, narrow};
+    tables.wide = {at + 2 * count * narrow, wide};
   }
 
   static constexpr int64_t kPad = 64 / sizeof(Kept);

@@ -1,5 +1,6 @@
 // A batch cut into blocks of tokens, and threads that take them through the layers one after the other: a block waits
-// only for those that hold tokens of its own rows, so no thread waits for another one's whole layer.
+// only for those that hold tokens of its own rows, so no thread waits for another one's whole layer. A batch of one block
+// is shared by all threads, which wait for each other at every step.
 #pragma once
 
 #include <sched.h>
@@ -38,8 +39,8 @@ struct Block {
 inline std::vector<Block> cut(const int64_t* ends, int64_t rows, int64_t threads) {
   const int64_t tokens = ends[rows] - ends[0];
   int64_t count = std::max<int64_t>(1, (tokens + kBlock / 2) / kBlock);
-  // As many for each thread; of many, the last few matter little.
-  if (count < 8 * threads) count = (count + threads - 1) / threads * threads;
+  // One is for all threads together. As many for each thread; of many, the last few matter little.
+  if (count > 1 && count < 8 * threads) count = (count + threads - 1) / threads * threads;
   const int64_t near = std::min(kNear, tokens / count / 4);
   std::vector<Block> blocks;
   int64_t from = ends[0], row = 0;
@@ -99,11 +100,9 @@ class Progress {
 // Lets nobody on before all have come.
 class Barrier {
  public:
-  explicit Barrier(int64_t threads) : threads_(threads) {}
-
-  void wait() {
+  void wait(int64_t threads) {
     const int64_t round = round_.load(std::memory_order_acquire);
-    if (come_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads_) {
+    if (come_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads) {
       come_.store(0, std::memory_order_relaxed);
       round_.store(round + 1, std::memory_order_release);
     } else {
@@ -112,8 +111,19 @@ class Barrier {
   }
 
  private:
-  int64_t threads_;
   std::atomic<int64_t> come_{0}, round_{0};
+};
+
+// What a thread does of a block's work: all of it, or one of `threads` parts, which meet before each step that needs what
+// the others did in the last one.
+struct Share {
+  int64_t thread = 0, threads = 1;
+  Barrier* barrier = nullptr;
+  int64_t from(int64_t total) const { return total * thread / threads; }
+  int64_t to(int64_t total) const { return total * (thread + 1) / threads; }
+  void meet() const {
+    if (barrier) barrier->wait(threads);
+  }
 };
 
 }  // namespace sluice
