@@ -179,9 +179,11 @@ __attribute__((noinline)) void tile(Rows<Kind> left, const typename Kind::Value*
     for (int c = 0; c < kCount; ++c) results[r * stride + c] = sums[r][c];
 }
 
+// Inlined by order: handed on by as many functions as a tile has rows, bytes took 5 % longer.
 template <class Kind, int kCount, bool kFetchesLater = false, int kRows = kTileRows>
-__attribute__((always_inline)) inline void tile_of_rows(Rows<Kind> left, const typename Kind::Value* panel, int64_t inputs, typename Kind::Sums* results,
-                  int64_t stride, const typename Kind::Value* later = nullptr) {
+__attribute__((always_inline)) inline void tile_of_rows(Rows<Kind> left, const typename Kind::Value* panel,
+                                                        int64_t inputs, typename Kind::Sums* results, int64_t stride,
+                                                        const typename Kind::Value* later = nullptr) {
   if constexpr (kRows > 1)
     if (left.count < kRows)
       return tile_of_rows<Kind, kCount, kFetchesLater, kRows - 1>(left, panel, inputs, results, stride, later);
