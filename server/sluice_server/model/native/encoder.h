@@ -13,6 +13,7 @@
 #include "memory.h"
 #include "multiply.h"
 #include "schedule.h"
+#include "tables.h"
 
 namespace sluice {
 
@@ -42,18 +43,9 @@ class Encoder : public AnyEncoder {
     int64_t row, from, to, at;
   };
 
-  // What is between the steps of a layer, for one block.
-  struct Tables {
-    std::vector<char> memory;
-    Table<Kept> normal, attended, wide;
-    // Rows as the next multiplication takes them, where that is not as they are kept.
-    std::vector<Value> operand;
-    std::vector<float> scales, zeros;
-  };
-
   // Of one thread.
   struct Room {
-    Tables tables;
+    Tables<Kind> tables;
     std::vector<Run> runs;
     std::vector<int64_t> tokens;
     Scratch<Attention> attention;
@@ -111,12 +103,12 @@ class Encoder : public AnyEncoder {
     const std::vector<Block> blocks = cut(batch.ends, batch.rows, threads);
     int64_t most = 0;
     for (const Block& block : blocks) most = std::max(most, block.to - block.from);
-    const int64_t stride = 3 * shape_.width + kPad;
+    const int64_t stride = 3 * shape_.width + Tables<Kind>::kPad;
     for (auto& buffer : projected_) {
       if (static_cast<int64_t>(buffer.size()) < batch.tokens() * stride) buffer.resize(batch.tokens() * stride);
     }
     rooms_.resize(std::max<size_t>(rooms_.size(), threads));
-    for (Room& room : rooms_) grow(room.tables, most);
+    for (Room& room : rooms_) room.tables.grow(shape_.width, shape_.intermediate, most);
     if (blocks.size() == 1)
       run_together(batch, blocks[0], threads);
     else
@@ -147,7 +139,8 @@ class Encoder : public AnyEncoder {
   }
 
   // One stage of a block: its embeddings, a layer, or its rows' sums.
-  void take(int64_t stage, const Batch& batch, const Block& block, Tables& tables, Room& room, const Share& share) {
+  void take(int64_t stage, const Batch& batch, const Block& block, Tables<Kind>& tables, Room& room,
+            const Share& share) {
     const int64_t layers = static_cast<int64_t>(layers_.size());
     if (stage > layers) return pool(batch, block, share);
     if (stage == 0)
@@ -160,11 +153,11 @@ class Encoder : public AnyEncoder {
 
   // Queries, keys and values of a layer; every other layer has the same place, as no block is two layers ahead.
   Table<Kept> projected(const Batch& batch, int64_t layer) {
-    const int64_t stride = 3 * shape_.width + kPad;
+    const int64_t stride = 3 * shape_.width + Tables<Kind>::kPad;
     return {projected_[layer % 2].data() - batch.ends[0] * stride, stride};
   }
 
-  void embed(const Batch& batch, const Block& block, Tables& tables, const Share& share) {
+  void embed(const Batch& batch, const Block& block, Tables<Kind>& tables, const Share& share) {
     const int64_t width = shape_.width, tokens = block.to - block.from;
     const Kept* words = static_cast<const Kept*>(shape_.words);
     const int64_t from = block.from + share.from(tokens), to = block.from + share.to(tokens);
@@ -194,8 +187,9 @@ class Encoder : public AnyEncoder {
     }
   }
 
-  void project(const Weights<Kind>& weights, const Block& block, Tables& tables, Table<Kept> to, const Share& share) {
-    multiply<Kind>(operand(tables, tables.normal, block.to - block.from, weights.inputs, share), weights,
+  void project(const Weights<Kind>& weights, const Block& block, Tables<Kind>& tables, Table<Kept> to,
+               const Share& share) {
+    multiply<Kind>(tables.operand(tables.normal, block.to - block.from, weights.inputs, share), weights,
                    share.from(weights.panels()), share.to(weights.panels()),
                    [&](int64_t row, int64_t column, Floats value) {
                      store(to.row(block.from + row) + column, value);
@@ -217,13 +211,13 @@ class Encoder : public AnyEncoder {
     }
   }
 
-  void compute(const Layer& layer, const Batch& batch, const Block& block, Table<Kept> projected, Tables& tables,
+  void compute(const Layer& layer, const Batch& batch, const Block& block, Table<Kept> projected, Tables<Kind>& tables,
                Room& room, const Share& share, bool is_last) {
     choose(batch, block, room, is_last);
     const int64_t width = shape_.width, count = static_cast<int64_t>(room.tokens.size());
     const auto state = [&](int64_t row) { return batch.call.states + room.tokens[row] * width; };
     const auto times = [&](const Weights<Kind>& weights, Table<Kept> rows, auto finish) {
-      multiply<Kind>(operand(tables, rows, count, weights.inputs, share), weights, share.from(weights.panels()),
+      multiply<Kind>(tables.operand(rows, count, weights.inputs, share), weights, share.from(weights.panels()),
                      share.to(weights.panels()), finish);
     };
     const auto add = [&](int64_t row, int64_t column, Floats value) {
@@ -245,21 +239,7 @@ class Encoder : public AnyEncoder {
     settle(layer.output_norm);
   }
 
-  // A table's rows as a multiplication takes them; all that goes before it is done.
-  static Rows<Kind> operand(Tables& tables, Table<Kept> rows, int64_t count, int64_t inputs, const Share& share) {
-    share.meet();
-    if constexpr (std::is_same_v<Kept, Value>) {
-      return {rows.data, rows.stride, count};
-    } else {
-      const int64_t stride = inputs + 64;
-      for (int64_t row = share.from(count); row < share.to(count); ++row)
-        quantize(rows.row(row), inputs, tables.operand.data() + row * stride, &tables.scales[row], &tables.zeros[row]);
-      share.meet();
-      return {tables.operand.data(), stride, count, tables.scales.data(), tables.zeros.data()};
-    }
-  }
-
-  void attend_all(const Batch& batch, Table<Kept> projected, Tables& tables, Room& room, const Share& share) {
+  void attend_all(const Batch& batch, Table<Kept> projected, Tables<Kind>& tables, Room& room, const Share& share) {
     const int64_t width = shape_.width, head_width = width / shape_.heads;
     const int64_t pairs = static_cast<int64_t>(room.runs.size()) * shape_.heads;
     for (int64_t pair = share.from(pairs); pair < share.to(pairs); ++pair) {
@@ -294,24 +274,6 @@ class Encoder : public AnyEncoder {
   Norm norm(const float* gain, const float* shift) {
     return {arena_.copy(gain, shape_.width), arena_.copy(shift, shape_.width), static_cast<float>(shape_.epsilon)};
   }
-
-  void grow(Tables& tables, int64_t count) {
-    const int64_t narrow = shape_.width + kPad, wide = shape_.intermediate + kPad;
-    const size_t size = static_cast<size_t>(count * (2 * narrow + wide)) * sizeof(Kept) + 64;
-    if (tables.memory.size() >= size) return;
-    tables.memory.resize(size);
-    if constexpr (!std::is_same_v<Kept, Value>) {
-      tables.operand.resize(count * (std::max(shape_.width, shape_.intermediate) + 64));
-      tables.scales.resize(count);
-      tables.zeros.resize(count);
-    }
-    Kept* at = reinterpret_cast<Kept*>((reinterpret_cast<uintptr_t>(tables.memory.data()) + 63) / 64 * 64);
-    tables.normal = {at, narrow};
-    tables.attended = {at + count * narrow, narrow};
-    tables.wide = {at + 2 * count * narrow, wide};
-  }
-
-  static constexpr int64_t kPad = 64 / sizeof(Kept);
 
   Shape shape_;
   float scale_;

@@ -1,0 +1,66 @@
+// What is between the steps of a layer, for one block of tokens.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <type_traits>
+#include <vector>
+
+#include "activations.h"
+#include "memory.h"
+#include "multiply.h"
+#include "schedule.h"
+
+namespace sluice {
+
+template <class Kind>
+struct Tables {
+  using Kept = typename Kind::Kept;
+  using Value = typename Kind::Value;
+  // Behind each row, so that rows do not fall on the same lines of the cache.
+  static constexpr int64_t kPad = 64 / sizeof(Kept);
+
+  Table<Kept> normal, attended, wide;
+
+  // Room for so many tokens.
+  void grow(int64_t width, int64_t intermediate, int64_t count) {
+    const int64_t narrow = width + kPad, broad = intermediate + kPad;
+    const size_t size = static_cast<size_t>(count * (2 * narrow + broad)) * sizeof(Kept) + 64;
+    if (memory_.size() >= size) return;
+    memory_.resize(size);
+    Kept* at = reinterpret_cast<Kept*>((reinterpret_cast<uintptr_t>(memory_.data()) + 63) / 64 * 64);
+    normal = {at, narrow};
+    attended = {at + count * narrow, narrow};
+    wide = {at + 2 * count * narrow, broad};
+    if constexpr (kRounds) {
+      values_.resize(count * (std::max(width, intermediate) + kValuesPad));
+      scales_.resize(count);
+      zeros_.resize(count);
+    }
+  }
+
+  // A table's rows as a multiplication takes them, once all threads have done what goes before it.
+  Rows<Kind> operand(Table<Kept> rows, int64_t count, int64_t inputs, const Share& share) {
+    share.meet();
+    if constexpr (kRounds) {
+      const int64_t stride = inputs + kValuesPad;
+      for (int64_t row = share.from(count); row < share.to(count); ++row)
+        quantize(rows.row(row), inputs, values_.data() + row * stride, &scales_[row], &zeros_[row]);
+      share.meet();
+      return {values_.data(), stride, count, scales_.data(), zeros_.data()};
+    } else {
+      return {rows.data, rows.stride, count};
+    }
+  }
+
+ private:
+  // Rows are not kept as they are multiplied.
+  static constexpr bool kRounds = !std::is_same_v<Kept, Value>;
+  static constexpr int64_t kValuesPad = 64;
+
+  std::vector<char> memory_;
+  std::vector<Value> values_;
+  std::vector<float> scales_, zeros_;
+};
+
+}  // namespace sluice
