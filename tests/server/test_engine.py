@@ -154,6 +154,23 @@ async def test_a_batch_that_holds_rows_of_two_buckets_is_lived_through_once(serv
     assert (await asked).compute_seconds == pytest.approx(63 / 10_000)
 
 
+async def test_a_batch_is_learned_from_once_its_callers_have_their_answers(serving: tuple[Engine, Device]) -> None:
+    engine, device = serving
+    rows, before = token_rows([50] * 4), engine.cost.changes
+
+    async def learned_when_answered() -> int:
+        engine.reserve(rows.total_tokens, priority=Priority.INTERACTIVE, deadline=NEVER)
+        await engine.compute(rows, priority=Priority.INTERACTIVE, deadline=NEVER)
+        return engine.cost.changes
+
+    asked = asyncio.create_task(learned_when_answered())
+    await turn()
+    device.answer()
+    assert await asked == before
+    await turn()
+    assert engine.cost.changes == before + 1
+
+
 async def test_one_batch_is_prefetched_shortly_before_the_running_one_should_end(
     serving: tuple[Engine, Device],
 ) -> None:
