@@ -4,10 +4,19 @@ import asyncio
 from collections.abc import Sequence
 
 import numpy as np
+from sluice_server.batcher import BatchLimits
 from sluice_server.cost import CostModel, Measurement
 from sluice_server.requests import Due, PendingRequest, Priority, TokenRows
 
 NEVER = float("inf")
+PACKED_LIMITS = BatchLimits(
+    max_rows=512,
+    max_tokens=4096,
+    target_seconds=0.025,
+    stale_after_seconds=0.05,
+    patience_seconds=2.0,
+    mixes_buckets=True,
+)
 
 
 def token_rows(lengths: Sequence[int], *, first_id: int = 5) -> TokenRows:

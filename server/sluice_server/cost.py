@@ -154,7 +154,7 @@ class CostModel:
     @property
     def seconds_per_batch(self) -> float:
         """What every batch costs, however small."""
-        return self._lived(self._fixed.seconds)
+        return self._lived(self.fixed_seconds)
 
     @_until_it_learns
     def tokens_within(self, seconds: float, bucket: int, least_share: float = _LEAST_VARIABLE_SHARE, /) -> int:

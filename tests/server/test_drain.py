@@ -3,30 +3,22 @@
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from sluice_server.batcher import BatchLimits, busy_rate, due, next_batch
+from sluice_server.batcher import busy_rate, due, next_batch
 from sluice_server.buckets import Buckets
 from sluice_server.drain import drain_seconds, joining_seconds, queued_seconds
 from sluice_server.flight import Flight, Underway, tokens_by_bucket
 from sluice_server.requests import Priority
 
-from tests.fakes import NEVER, pending, steady_cost
+from tests.fakes import NEVER, PACKED_LIMITS, pending, steady_cost
 
 BOUNDARIES = (16, 32, 64)
 COST = steady_cost(BOUNDARIES, tokens_per_second=10_000, fixed_seconds=0.005)
-LIMITS = BatchLimits(
-    max_rows=512,
-    max_tokens=4096,
-    target_seconds=0.025,
-    stale_after_seconds=0.05,
-    patience_seconds=2.0,
-    mixes_buckets=True,
-)
 
 
 def queue(requests: list[tuple[list[int], Priority]]) -> Buckets:
     buckets = Buckets(BOUNDARIES)
     for lengths, priority in requests:
-        when = due(LIMITS, 10_000, arrived_at=0.0, deadline=NEVER, priority=priority)
+        when = due(PACKED_LIMITS, 10_000, arrived_at=0.0, deadline=NEVER, priority=priority)
         buckets.add(pending(lengths, due=when, priority=priority))
     return buckets
 
@@ -37,10 +29,10 @@ def estimate(buckets: Buckets, flight: Flight, *, in_tokenizer: int = 0, only_in
         buckets=buckets,
         flight=flight,
         reserved_tokens=buckets.queued_tokens + flight.tokens + in_tokenizer,
-        rate=busy_rate(COST, LIMITS),
+        rate=busy_rate(COST, PACKED_LIMITS),
         now=0.0,
         queued=sum(
-            queued_seconds(buckets=buckets, cost=COST, limits=LIMITS, now=0.0, priority=priority)
+            queued_seconds(buckets=buckets, cost=COST, limits=PACKED_LIMITS, now=0.0, priority=priority)
             for priority in priorities
         ),
     )
@@ -49,7 +41,7 @@ def estimate(buckets: Buckets, flight: Flight, *, in_tokenizer: int = 0, only_in
 def lived_through(buckets: Buckets, *, until_interactive_is_done: bool = False) -> float:
     """Runs batch after batch, each as long as the cost model says."""
     now = 0.0
-    while (plan := next_batch(buckets, LIMITS, COST, now)) is not None:
+    while (plan := next_batch(buckets, PACKED_LIMITS, COST, now)) is not None:
         now += COST.batch_seconds(tokens_by_bucket(plan)) or 0.0
         if until_interactive_is_done and not buckets.queued_tokens_of(Priority.INTERACTIVE):
             break
@@ -62,7 +54,7 @@ def test_nothing_queued_needs_no_time() -> None:
 
 def test_the_rest_of_the_running_batch_counts() -> None:
     buckets, flight = queue([([50] * 4, Priority.INTERACTIVE)]), Flight()
-    plan = next_batch(buckets, LIMITS, COST, 0.0)
+    plan = next_batch(buckets, PACKED_LIMITS, COST, 0.0)
     assert plan is not None
     flight.add(0, Underway(plan, tokens_by_bucket(plan), 0.025), 0.0)
     assert estimate(buckets, flight) == pytest.approx(0.025)
@@ -71,11 +63,11 @@ def test_the_rest_of_the_running_batch_counts() -> None:
 def joining(buckets: Buckets, running_seconds: float, busy_fraction: float) -> float:
     flight = Flight()
     if running_seconds:
-        plan = next_batch(queue([([10], Priority.INTERACTIVE)]), LIMITS, COST, 0.0)
+        plan = next_batch(queue([([10], Priority.INTERACTIVE)]), PACKED_LIMITS, COST, 0.0)
         assert plan is not None
         flight.add(0, Underway(plan, tokens_by_bucket(plan), running_seconds), 0.0)
     return joining_seconds(
-        buckets=buckets, flight=flight, cost=COST, limits=LIMITS, now=0.0, busy_fraction=busy_fraction
+        buckets=buckets, flight=flight, cost=COST, limits=PACKED_LIMITS, now=0.0, busy_fraction=busy_fraction
     )
 
 
@@ -90,12 +82,12 @@ def test_while_the_device_is_at_a_batch_as_much_joins_the_next_as_keeps_it_busy(
 
 
 def test_under_a_backlog_half_of_the_longest_batch_joins() -> None:
-    longest = COST.full_batch_seconds(4 * LIMITS.target_seconds)
+    longest = COST.full_batch_seconds(4 * PACKED_LIMITS.target_seconds)
     assert joining(queue([([50] * 200, Priority.INTERACTIVE)]), 0.04, 1.0) == pytest.approx(longest / 2)
 
 
 def test_no_more_joins_than_a_batch_holds() -> None:
-    longest = COST.full_batch_seconds(4 * LIMITS.target_seconds)
+    longest = COST.full_batch_seconds(4 * PACKED_LIMITS.target_seconds)
     buckets = queue([([50] * 10, Priority.INTERACTIVE)])
     assert joining(buckets, 0.08, 1.0) == pytest.approx(longest - 0.05, rel=0.1)
 

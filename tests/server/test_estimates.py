@@ -2,23 +2,15 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from sluice_server.batcher import BatchLimits, due, next_batch
+from sluice_server.batcher import due, next_batch
 from sluice_server.buckets import Buckets
 from sluice_server.estimates import Estimates
 from sluice_server.flight import Flight, Underway, tokens_by_bucket
 from sluice_server.requests import Priority
 
-from tests.fakes import NEVER, pending, steady_cost
+from tests.fakes import NEVER, PACKED_LIMITS, pending, steady_cost
 
 BOUNDARIES = (16, 32, 64)
-LIMITS = BatchLimits(
-    max_rows=512,
-    max_tokens=4096,
-    target_seconds=0.025,
-    stale_after_seconds=0.05,
-    patience_seconds=2.0,
-    mixes_buckets=True,
-)
 ARRIVES = st.tuples(
     st.just("arrives"), st.lists(st.integers(3, 64), min_size=1, max_size=20), st.sampled_from(list(Priority))
 )
@@ -40,11 +32,11 @@ class Device:
 
     def new_estimates(self) -> Estimates:
         made = Estimates(self.buckets, self.flight, self.cost)
-        made.limits = LIMITS
+        made.limits = PACKED_LIMITS
         return made
 
     def arrives(self, lengths: list[int], priority: Priority) -> None:
-        when = due(LIMITS, 10_000, arrived_at=self.now, deadline=NEVER, priority=priority)
+        when = due(PACKED_LIMITS, 10_000, arrived_at=self.now, deadline=NEVER, priority=priority)
         request = pending(lengths, due=when, priority=priority, arrived_at=self.now)
         self.buckets.add(request)
         self.requests.append(request)
@@ -53,7 +45,7 @@ class Device:
         self.now += seconds
 
     def starts(self, _: None, __: None) -> None:
-        plan = next_batch(self.buckets, LIMITS, self.cost, self.now) if len(self.flight) < 2 else None
+        plan = next_batch(self.buckets, PACKED_LIMITS, self.cost, self.now) if len(self.flight) < 2 else None
         if plan is not None:
             tokens = tokens_by_bucket(plan)
             self.flight.add(self.number, Underway(plan, tokens, self.cost.batch_seconds(tokens) or 0.0), self.now)
