@@ -13,6 +13,10 @@ SURE_SHARE = 0.65
 # A caller told to come back finds room: this share of the limit is drained by then.
 _RETRY_AT_SHARE = 0.7
 _MIN_RETRY_MS = 10
+_WORTH_TELLING_MS = 10.0
+# However long calls wait before the server sees them, it goes on with this share of its limit: an empty queue behind a
+# long one would leave the device idle.
+_LEAST_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +24,8 @@ class AdmissionLimits:
     """What the queue may hold.
 
     Attributes:
-        max_drain_ms: Longest time until all is computed; admission fills SURE_SHARE of it. None where throughput
-            backpressure is off.
+        max_drain_ms: Longest time from a request's arrival until all is computed; admission fills SURE_SHARE of it.
+            None where throughput backpressure is off.
         max_queued_tokens: Most tokens reserved at once; None where throughput backpressure is off.
     """
 
@@ -71,7 +75,13 @@ class Refuse:
 
 
 def decide(
-    tokens: int, load: Load, limits: AdmissionLimits, *, priority: Priority, remaining_ms: float | None
+    tokens: int,
+    load: Load,
+    limits: AdmissionLimits,
+    *,
+    priority: Priority,
+    remaining_ms: float | None,
+    waited_ms: float | None = None,
 ) -> Admit | Refuse:
     """Admits a request if it would be computed in time and within the limits.
 
@@ -84,6 +94,7 @@ def decide(
         limits: What may be.
         priority: Batch work may fill half of each limit.
         remaining_ms: Until the caller's deadline; None where there is none.
+        waited_ms: From when the request came until the server saw it; None while unknown.
     """
     if load.reserved_tokens == 0:
         return Admit()
@@ -97,11 +108,15 @@ def decide(
     share = _BATCH_SHARE if priority is Priority.BATCH else 1.0
     completion_ms = _sum(load.drain_ms, load.own_ms)
     if limits.max_drain_ms is not None and completion_ms is not None:
-        allowed_ms = share * SURE_SHARE * limits.max_drain_ms
+        left_ms = max(limits.max_drain_ms - (waited_ms or 0.0), _LEAST_SHARE * limits.max_drain_ms)
+        allowed_ms = share * SURE_SHARE * left_ms
         if completion_ms > allowed_ms:
+            waited = (
+                f" after {waited_ms:.0f} ms in gRPC's own queue" if waited_ms and waited_ms >= _WORTH_TELLING_MS else ""
+            )
             return Refuse(
                 "drain_limit",
-                f"the queue would need {completion_ms:.0f} ms to drain, {allowed_ms:.0f} ms are allowed",
+                f"the queue would need {completion_ms:.0f} ms to drain, {allowed_ms:.0f} ms are allowed{waited}",
                 _retry_after_ms(completion_ms, allowed_ms),
             )
     if limits.max_queued_tokens is not None and load.reserved_tokens + tokens > share * limits.max_queued_tokens:

@@ -29,7 +29,7 @@ from sluice_server.health import BusyWindow, Phase
 from sluice_server.intake import Intake, IntakeConfig
 from sluice_server.jobs import BatchResult, Job
 from sluice_server.lifecycle import Lifecycle
-from sluice_server.requests import BatchPlan, PendingRequest, Priority, TokenRows
+from sluice_server.requests import NO_DEADLINE, BatchPlan, PendingRequest, Priority, Terms, TokenRows
 
 logger = logging.getLogger(__name__)
 
@@ -115,19 +115,18 @@ class Engine:
 
     # --- what callers ask of it -----------------------------------------------------------------
 
-    def reserve(self, tokens: int, *, priority: Priority, deadline: float, is_repeated: bool = False) -> None:
+    def reserve(self, tokens: int, terms: Terms) -> None:
         """Admits a request of so many tokens and reserves them, or refuses it; a repeated one is no new demand.
 
         Raises:
             SluiceError: Not ready, draining, failed, overloaded, or the deadline is too short.
         """
         now = self._clock()
-        self.counters.ask(tokens, is_repeated=is_repeated)
+        self.counters.ask(tokens, is_repeated=terms.is_repeated)
         try:
             self.lifecycle.check_accepts()
-            remaining_ms = None if deadline == float("inf") else 1000 * (deadline - now)
-            load = self._estimates.load(tokens, priority, self.reserved_tokens, now)
-            self._intake.admit(tokens, load, priority=priority, remaining_ms=remaining_ms, now=now)
+            load = self._estimates.load(tokens, terms.priority, self.reserved_tokens, now)
+            self._intake.admit(tokens, load, terms, now)
         except SluiceError as error:
             self.counters.reject(getattr(error, "reason", type(error).__name__), tokens)
             raise
@@ -140,31 +139,30 @@ class Engine:
         """Gives back a reservation whose work will not be computed."""
         self._intake.drop(tokens)
 
-    async def compute(self, rows: TokenRows, *, priority: Priority, deadline: float) -> PendingRequest:
+    async def compute(self, rows: TokenRows, terms: Terms) -> PendingRequest:
         """Queues reserved rows and waits until all are computed; consumes the reservation however it ends.
 
         Args:
             rows: Valid ones.
-            priority: Of the request.
-            deadline: On the event loop's clock; infinity where there is none.
+            terms: Those on which they were reserved.
 
         Raises:
             DeadlineExceededError: It passed; what was still queued is dropped.
             SluiceError: The batch or the server failed.
         """
-        request = self.begin(rows, priority=priority, deadline=deadline)
+        request = self.begin(rows, terms)
         try:
             await request.future
         finally:
             self.finish(request)
         return request
 
-    def begin(self, rows: TokenRows, *, priority: Priority, deadline: float) -> PendingRequest:
+    def begin(self, rows: TokenRows, terms: Terms) -> PendingRequest:
         """Queues reserved rows, as compute() does, for a caller that needs no task: finish() must follow the future."""
-        request = self._enqueue(rows, priority, deadline)
-        if deadline != float("inf"):
+        request = self._enqueue(rows, terms)
+        if terms.deadline != NO_DEADLINE:
             late = DeadlineExceededError(_LATE)
-            request.expiry = asyncio.get_running_loop().call_at(deadline, notifier.fail, request, late)
+            request.expiry = asyncio.get_running_loop().call_at(terms.deadline, notifier.fail, request, late)
         return request
 
     def finish(self, request: PendingRequest) -> None:
@@ -255,6 +253,7 @@ class Engine:
             drain_ms=self.drain_ms(),
             rate=self._estimates.service_rate(),
             p95_ms=self._intake.p95_ms(now),
+            accept_wait_ms=self._intake.accept_wait_ms(now),
             busy_fraction=self._busy.fraction(now, self._serving_since),
             last_forward_at=self._last_forward_at,
             max_drain_ms=self._intake.max_drain_ms,
@@ -274,18 +273,19 @@ class Engine:
 
     # --- inside ---------------------------------------------------------------------------------
 
-    def _enqueue(self, rows: TokenRows, priority: Priority, deadline: float) -> PendingRequest:
+    def _enqueue(self, rows: TokenRows, terms: Terms) -> PendingRequest:
         limits = self._estimates.limits
         assert limits is not None, "rows are reserved, so the gate is open"
-        now = self._clock()
+        now, deadline = self._clock(), terms.deadline
+        due_at = due(limits, self._estimates.service_rate(), arrived_at=now, deadline=deadline, priority=terms.priority)
         request = PendingRequest(
             rows=rows,
             offsets=rows.offsets(),
             future=asyncio.get_running_loop().create_future(),
             arrived_at=now,
             deadline=deadline,
-            due=due(limits, self._estimates.service_rate(), arrived_at=now, deadline=deadline, priority=priority),
-            priority=priority,
+            due=due_at,
+            priority=terms.priority,
             unfinished_rows=len(rows.lengths),
         )
         self._pending.add(request)

@@ -5,24 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sluice_server.backend import ModelInfo
-from sluice_server.requests import Computed, Priority, TokenRows
-
-NO_DEADLINE = float("inf")
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """On which terms work is asked for.
-
-    Attributes:
-        priority: Interactive goes first.
-        deadline: On the event loop's clock, which all processes of a machine share; NO_DEADLINE where there is none.
-        is_repeated: It was asked before and refused, so that it is no new demand.
-    """
-
-    priority: Priority = Priority.INTERACTIVE
-    deadline: float = NO_DEADLINE
-    is_repeated: bool = False
+from sluice_server.requests import Computed, Terms, TokenRows
 
 
 @dataclass(frozen=True, slots=True)

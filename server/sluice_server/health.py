@@ -63,6 +63,7 @@ class Facts:
     Attributes:
         now: On the server's clock, in seconds.
         p95_ms: Of the window; None while unknown.
+        accept_wait_ms: How long calls wait in gRPC before the server sees them; None while nobody came lately.
         p95_soft_limit_ms: None where latency backpressure is off.
         max_drain_ms: None where throughput backpressure is off.
         refusing: A request of one token would be refused now.
@@ -81,6 +82,7 @@ class Facts:
     drain_ms: float | None
     rate: float | None
     p95_ms: float | None
+    accept_wait_ms: float | None
     busy_fraction: float | None
     last_forward_at: float | None
     max_drain_ms: float | None
@@ -93,7 +95,7 @@ def status(facts: Facts) -> Literal["healthy", "degraded", "overloaded"]:
     """overloaded: refuses work; degraded: above 70 % of a limit; healthy: neither."""
     if facts.refusing:
         return "overloaded"
-    slow = facts.drain_ms is not None and _above(facts.drain_ms, facts.max_drain_ms)
+    slow = facts.drain_ms is not None and _above((facts.accept_wait_ms or 0.0) + facts.drain_ms, facts.max_drain_ms)
     late = facts.p95_ms is not None and _above(facts.p95_ms, facts.p95_soft_limit_ms)
     return "degraded" if slow or late else "healthy"
 

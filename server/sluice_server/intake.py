@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 
 from sluice_server import admission
-from sluice_server.admission import AdmissionLimits, Load, Refuse
+from sluice_server.admission import AdmissionLimits, Admit, Load, Refuse
 from sluice_server.backpressure import LatencyGate, LatencyWindow
 from sluice_server.counters import Counters
 from sluice_server.errors import DeadlineTooShortError, OverloadedError
-from sluice_server.requests import Priority
+from sluice_server.requests import NO_DEADLINE, Priority, Terms
 from sluice_server.returns import Returns
+
+_LATELY_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,22 +42,26 @@ class Intake:
         self._counters = counters
         self._latencies = LatencyWindow(config.latency_window_seconds)
         self._returns = Returns(config.limits.max_drain_ms)
+        self._waited_ms, self._waited_at = 0.0, float("-inf")
 
-    def admit(self, tokens: int, load: Load, *, priority: Priority, remaining_ms: float | None, now: float) -> None:
+    def admit(self, tokens: int, load: Load, terms: Terms, now: float) -> None:
         """Reserves the tokens, or refuses them.
 
         Raises:
             OverloadedError: The queue or the latency is too long.
             DeadlineTooShortError: The work would end after the caller's deadline.
         """
+        if terms.waited_ms is not None:
+            self._waited_ms, self._waited_at = terms.waited_ms, now
         self._check_latency(tokens, now)
-        verdict = admission.decide(tokens, load, self._config.limits, priority=priority, remaining_ms=remaining_ms)
+        remaining_ms = None if terms.deadline == NO_DEADLINE else 1000 * (terms.deadline - now)
+        verdict = self._decide(tokens, load, terms.priority, remaining_ms, terms.waited_ms)
         if isinstance(verdict, Refuse):
             if verdict.reason == "deadline":
                 raise DeadlineTooShortError(verdict.message)
             retry_after_ms = verdict.retry_after_ms
             if retry_after_ms is not None:
-                retry_after_ms = self._returns.after_ms(retry_after_ms, load.work_ms, priority=priority, now=now)
+                retry_after_ms = self._returns.after_ms(retry_after_ms, load.work_ms, priority=terms.priority, now=now)
             raise OverloadedError(verdict.message, retry_after_ms, verdict.reason)
         self.reserved_tokens += tokens
         self._counters.admitted_tokens += tokens
@@ -84,6 +90,10 @@ class Intake:
         """Of the window; None while it holds too few answers."""
         return self._latencies.p95_ms(now)
 
+    def accept_wait_ms(self, now: float) -> float | None:
+        """What the last request waited before the server saw it; None while nobody came lately that knows."""
+        return self._waited_ms if now - self._waited_at <= _LATELY_SECONDS else None
+
     @property
     def max_drain_ms(self) -> float | None:
         """None where throughput backpressure is off."""
@@ -97,8 +107,15 @@ class Intake:
     def would_refuse(self, load: Load, now: float) -> bool:
         """Whether a request of one token would be refused for this load."""
         gate = self._config.latency_gate
-        verdict = admission.decide(1, load, self._config.limits, priority=Priority.INTERACTIVE, remaining_ms=None)
+        verdict = self._decide(1, load, Priority.INTERACTIVE, None, self.accept_wait_ms(now))
         return isinstance(verdict, Refuse) or (gate is not None and gate.stage_at(self.p95_ms(now)) == "hard")
+
+    def _decide(
+        self, tokens: int, load: Load, priority: Priority, remaining_ms: float | None, waited_ms: float | None
+    ) -> Admit | Refuse:
+        return admission.decide(
+            tokens, load, self._config.limits, priority=priority, remaining_ms=remaining_ms, waited_ms=waited_ms
+        )
 
     def _check_latency(self, tokens: int, now: float) -> None:
         gate = self._config.latency_gate

@@ -7,8 +7,8 @@ from typing import Any
 from sluice_server import health
 from sluice_server.backend import ModelInfo
 from sluice_server.engine import Engine
-from sluice_server.engine_port import Computation, Reservation, Terms
-from sluice_server.requests import PendingRequest, TokenRows
+from sluice_server.engine_port import Computation, Reservation
+from sluice_server.requests import PendingRequest, Terms, TokenRows
 
 
 class LocalEngine:
@@ -33,24 +33,21 @@ class LocalEngine:
 
     async def reserve(self, tokens: int, terms: Terms) -> Reservation:
         """See EnginePort."""
-        self._reserve(tokens, terms)
+        self._engine.reserve(tokens, terms)
         return Reservation(0, tokens, partial(self._engine.release, tokens))
 
     async def compute(self, rows: TokenRows, terms: Terms, reservation: Reservation | None = None) -> Computation:
         """See EnginePort."""
         if reservation is None:
-            self._reserve(rows.total_tokens, terms)
+            self._engine.reserve(rows.total_tokens, terms)
         else:
             self._engine.settle(reservation.tokens, rows.total_tokens, is_repeated=terms.is_repeated)
-        request = await self._engine.compute(rows, priority=terms.priority, deadline=terms.deadline)
+        request = await self._engine.compute(rows, terms)
         return computation(self._engine, request)
 
     async def health_document(self) -> Mapping[str, Any]:
         """See EnginePort."""
         return health.document(self._engine.facts())
-
-    def _reserve(self, tokens: int, terms: Terms) -> None:
-        self._engine.reserve(tokens, priority=terms.priority, deadline=terms.deadline, is_repeated=terms.is_repeated)
 
 
 def computation(engine: Engine, request: PendingRequest) -> Computation:

@@ -177,6 +177,11 @@ class _EngineCollector(Collector):
             ("estimated_drain_seconds", "Until all that is queued is computed", _seconds(facts.drain_ms)),
             ("drain_limit_seconds", "Above it requests are refused", _seconds(facts.max_drain_ms)),
             ("service_rate_tokens_per_second", "While the device is busy", facts.rate),
+            (
+                "accept_wait_seconds",
+                "Calls in gRPC's own queue, before the server sees them",
+                _seconds(facts.accept_wait_ms),
+            ),
             ("p95_latency_seconds", "Server-side, over the window", _seconds(facts.p95_ms)),
             ("busy_ratio", "Device busy share of the last 10 s", facts.busy_fraction),
             ("padding_waste_ratio", "Share of all computed tokens that was padding", facts.counters.padding_waste),

@@ -12,12 +12,31 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import asyncio
 
+NO_DEADLINE = float("inf")
+
 
 class Priority(IntEnum):
     """Interactive work goes first, and under pressure batch work is refused first."""
 
     INTERACTIVE = 0
     BATCH = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On which terms work is asked for.
+
+    Attributes:
+        priority: Interactive goes first.
+        deadline: On the event loop's clock, which all processes of a machine share; NO_DEADLINE where there is none.
+        is_repeated: It was asked before and refused, so that it is no new demand.
+        waited_ms: From when it came until the server saw it; None while unknown.
+    """
+
+    priority: Priority = Priority.INTERACTIVE
+    deadline: float = NO_DEADLINE
+    is_repeated: bool = False
+    waited_ms: float | None = None
 
 
 def running_total(lengths: NDArray[np.integer]) -> list[int]:

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from sluice_server import postprocess
 from sluice_server.backend import ModelInfo
-from sluice_server.engine_port import NO_DEADLINE, Computation, EnginePort, Terms
+from sluice_server.engine_port import Computation, EnginePort
 from sluice_server.errors import InvalidRequestError, NotReadyError
 from sluice_server.postprocess import OutputDtype
-from sluice_server.requests import Priority, TokenRows
+from sluice_server.requests import Terms, TokenRows
 from sluice_server.tokenizer import TextTokenizer, Truncation
 from sluice_server.validation import RequestLimits, check_dimensions, check_input_count, check_rows
 
@@ -30,9 +30,7 @@ class EmbedOptions:
         dimensions: Keep the first so many; None keeps all.
         normalize: Rows of unit length.
         dtype: Of the reply.
-        priority: Interactive goes first.
-        deadline: On the event loop's clock.
-        is_repeated: It was asked before and refused, so that it is no new demand.
+        terms: What of it concerns the engine.
     """
 
     prompt_name: str | None = None
@@ -40,14 +38,7 @@ class EmbedOptions:
     dimensions: int | None = None
     normalize: bool = True
     dtype: OutputDtype = "float32"
-    priority: Priority = Priority.INTERACTIVE
-    deadline: float = NO_DEADLINE
-    is_repeated: bool = False
-
-    @property
-    def terms(self) -> Terms:
-        """What of it concerns the engine."""
-        return Terms(self.priority, self.deadline, self.is_repeated)
+    terms: Terms = field(default_factory=Terms)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,10 @@ def verdict(
     priority: Priority = INTERACTIVE,
     remaining_ms: float | None = None,
     limits: AdmissionLimits = LIMITS,
+    waited_ms: float | None = None,
 ) -> Admit | Refuse:
     load = Load(reserved, drain_ms, drain_ms if ahead_ms is None else ahead_ms, own_ms)
-    return decide(tokens, load, limits, priority=priority, remaining_ms=remaining_ms)
+    return decide(tokens, load, limits, priority=priority, remaining_ms=remaining_ms, waited_ms=waited_ms)
 
 
 def test_a_short_queue_admits() -> None:
@@ -79,6 +80,25 @@ def test_only_the_work_before_its_own_turn_counts_against_a_deadline() -> None:
 
 def test_the_whole_queue_counts_against_the_drain_limit() -> None:
     assert isinstance(verdict(drain_ms=1995, ahead_ms=0), Refuse)
+
+
+def test_what_it_waited_before_counts_against_the_drain_limit() -> None:
+    # In milliseconds of what admission fills, as LIMITS are.
+    waited_ms = 800 / SURE_SHARE
+    assert verdict(drain_ms=1185, waited_ms=waited_ms) == Admit()
+    refused = verdict(drain_ms=1195, waited_ms=waited_ms)
+    assert isinstance(refused, Refuse)
+    assert refused.reason == "drain_limit"
+    assert "1205 ms to drain, 1200 ms are allowed after 1231 ms in gRPC's own queue" in refused.message
+
+
+def test_however_long_it_waited_a_quarter_of_the_limit_is_left_so_that_the_device_has_work() -> None:
+    assert verdict(drain_ms=485, waited_ms=60_000) == Admit()
+    assert isinstance(verdict(drain_ms=495, waited_ms=60_000), Refuse)
+
+
+def test_what_it_waited_is_no_part_of_a_deadline_that_is_told_as_what_remains() -> None:
+    assert verdict(drain_ms=65, remaining_ms=76 / SURE_SHARE, waited_ms=1000) == Admit()
 
 
 def test_without_throughput_backpressure_only_the_deadline_refuses() -> None:

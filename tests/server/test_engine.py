@@ -27,7 +27,7 @@ from sluice_server.errors import (
 from sluice_server.health import Phase
 from sluice_server.intake import IntakeConfig
 from sluice_server.jobs import BatchResult, Job
-from sluice_server.requests import PendingRequest, Priority
+from sluice_server.requests import PendingRequest, Terms
 
 from tests.fakes import NEVER, token_rows
 
@@ -104,8 +104,9 @@ def ask(engine: Engine, lengths: list[int], *, deadline: float = NEVER) -> async
 
     async def call() -> PendingRequest:
         rows = token_rows(lengths)
-        engine.reserve(rows.total_tokens, priority=Priority.INTERACTIVE, deadline=deadline)
-        return await engine.compute(rows, priority=Priority.INTERACTIVE, deadline=deadline)
+        terms = Terms(deadline=deadline)
+        engine.reserve(rows.total_tokens, terms)
+        return await engine.compute(rows, terms)
 
     return asyncio.create_task(call())
 
@@ -159,8 +160,8 @@ async def test_a_batch_is_learned_from_once_its_callers_have_their_answers(servi
     rows, before = token_rows([50] * 4), engine.cost.changes
 
     async def learned_when_answered() -> int:
-        engine.reserve(rows.total_tokens, priority=Priority.INTERACTIVE, deadline=NEVER)
-        await engine.compute(rows, priority=Priority.INTERACTIVE, deadline=NEVER)
+        engine.reserve(rows.total_tokens, Terms())
+        await engine.compute(rows, Terms())
         return engine.cost.changes
 
     asked = asyncio.create_task(learned_when_answered())

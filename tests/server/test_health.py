@@ -11,8 +11,8 @@ from sluice_server.health import BusyWindow, Facts, Phase
 
 FACTS = Facts(
     phase=Phase("serving"), now=10.0, started_at=0.0, boot_id="b", version="0", model_uri="m", queued_tokens=0,
-    pending_batches=0, counters=Counters(), refusing=False, drain_ms=0.0, rate=1000.0, p95_ms=None, busy_fraction=0.0,
-    last_forward_at=9.5, max_drain_ms=1000.0, p95_soft_limit_ms=100.0, info=None, fingerprint=None,
+    pending_batches=0, counters=Counters(), refusing=False, drain_ms=0.0, rate=1000.0, p95_ms=None,
+    accept_wait_ms=None, busy_fraction=0.0, last_forward_at=9.5, max_drain_ms=1000.0, p95_soft_limit_ms=100.0, info=None, fingerprint=None,
 )  # fmt: skip
 
 
@@ -23,6 +23,8 @@ FACTS = Facts(
         (replace(FACTS, drain_ms=700.0), "healthy"),
         (replace(FACTS, drain_ms=701.0), "degraded"),
         (replace(FACTS, drain_ms=None), "healthy"),
+        (replace(FACTS, drain_ms=400.0, accept_wait_ms=300.0), "healthy"),
+        (replace(FACTS, drain_ms=400.0, accept_wait_ms=301.0), "degraded"),
         (replace(FACTS, drain_ms=9999.0, max_drain_ms=None), "healthy"),
         (replace(FACTS, p95_ms=71.0), "degraded"),
         (replace(FACTS, p95_ms=71.0, p95_soft_limit_ms=None), "healthy"),

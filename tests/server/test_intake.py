@@ -6,9 +6,10 @@ from sluice_server.backpressure import LatencyGate
 from sluice_server.counters import Counters
 from sluice_server.errors import DeadlineTooShortError, OverloadedError
 from sluice_server.intake import Intake, IntakeConfig
-from sluice_server.requests import Priority
+from sluice_server.requests import Terms
 
 IDLE = Load(0, 0.0, 0.0, 1.0)
+ANYTIME = Terms()
 
 
 def new_intake(gate: LatencyGate | None = None) -> tuple[Intake, Counters]:
@@ -16,8 +17,8 @@ def new_intake(gate: LatencyGate | None = None) -> tuple[Intake, Counters]:
     return Intake(IntakeConfig(AdmissionLimits(1000 / SURE_SHARE, 500), gate, 1.0), counters), counters
 
 
-def admit(intake: Intake, tokens: int, load: Load = IDLE, *, remaining_ms: float | None = None, now: float = 0) -> None:
-    intake.admit(tokens, load, priority=Priority.INTERACTIVE, remaining_ms=remaining_ms, now=now)
+def admit(intake: Intake, tokens: int, load: Load = IDLE, terms: Terms = ANYTIME, *, now: float = 0) -> None:
+    intake.admit(tokens, load, terms, now)
 
 
 def test_admitted_tokens_are_reserved_until_they_are_computed_or_dropped() -> None:
@@ -35,7 +36,7 @@ def test_refused_tokens_are_not_reserved() -> None:
     with pytest.raises(OverloadedError, match="1001 ms to drain, 1000 ms are allowed"):
         admit(intake, 10, Load(400, 1000.0, 1000.0, 1.0))
     with pytest.raises(DeadlineTooShortError):
-        admit(intake, 10, Load(400, 100.0, 100.0, 1.0), remaining_ms=50)
+        admit(intake, 10, Load(400, 100.0, 100.0, 1.0), Terms(deadline=0.05))
     assert intake.reserved_tokens == 0
 
 
@@ -55,3 +56,22 @@ def test_a_closed_latency_gate_opens_by_itself_when_nobody_asks_any_more() -> No
         admit(intake, 10, now=0.5)
     assert intake.would_refuse(IDLE, 0.5)
     assert not intake.would_refuse(IDLE, 5.0), "the operator took its traffic away; nothing is measured any more"
+
+
+def test_what_requests_waited_before_is_known_for_a_second() -> None:
+    intake, _ = new_intake()
+    assert intake.accept_wait_ms(0.0) is None
+    admit(intake, 10, IDLE, Terms(waited_ms=300.0), now=1.0)
+    admit(intake, 10, IDLE, Terms(waited_ms=None), now=1.5)
+    assert intake.accept_wait_ms(1.5) == 300.0
+    assert intake.accept_wait_ms(2.1) is None
+
+
+def test_it_says_that_it_refuses_where_it_refuses_for_what_requests_waited_before() -> None:
+    intake, _ = new_intake()
+    busy = Load(400, 700.0, 700.0, 1.0)
+    assert not intake.would_refuse(busy, 1.0)
+    with pytest.raises(OverloadedError, match="after 800 ms in gRPC's own queue"):
+        admit(intake, 10, busy, Terms(waited_ms=800.0), now=1.0)
+    assert intake.would_refuse(busy, 1.0)
+    assert not intake.would_refuse(busy, 5.0), "nobody came since"

@@ -18,7 +18,7 @@ from sluice_server.engine import Engine, EngineConfig
 from sluice_server.errors import DeadlineExceededError, DeadlineTooShortError, OverloadedError
 from sluice_server.intake import IntakeConfig
 from sluice_server.jobs import BatchResult, Job
-from sluice_server.requests import Priority, TokenRows
+from sluice_server.requests import Priority, Terms, TokenRows
 
 from tests.virtual_time import run_in_virtual_time
 
@@ -114,8 +114,9 @@ class Service:
         rows = TokenRows(np.ones(sum(lengths), dtype=np.int32), np.array(lengths, dtype=np.int32))
         drain_ms, word = self.engine.drain_ms(), "served"
         try:
-            self.engine.reserve(rows.total_tokens, priority=priority, deadline=deadline)
-            await self.engine.compute(rows, priority=priority, deadline=deadline)
+            terms = Terms(priority, deadline)
+            self.engine.reserve(rows.total_tokens, terms)
+            await self.engine.compute(rows, terms)
         except (OverloadedError, DeadlineTooShortError):
             word = "refused"
         except DeadlineExceededError:

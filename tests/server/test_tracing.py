@@ -26,7 +26,7 @@ from sluice_server.observability import scope as scopes
 from sluice_server.observability import spans, tracing
 from sluice_server.observability.observer import RequestObserver
 from sluice_server.observability.scope import EMBED, EMBED_STREAM, OPENAI
-from sluice_server.requests import Priority
+from sluice_server.requests import Priority, Terms
 from sluice_server.serving import Embedded, EmbedOptions
 
 from tests.server.conftest import RunningServer, running_server
@@ -84,7 +84,7 @@ def milliseconds(span: ReadableSpan) -> float:
 def test_a_request_is_one_server_span_under_the_caller_s(traced: Traced) -> None:
     observer = traced.observer()
     scope = observer.begin(EMBED, {"traceparent": TRACEPARENT, "x-request-id": "abc", "key-bin": b"\x00"})
-    observer.observe(embedded(), EmbedOptions(priority=Priority.BATCH))
+    observer.observe(embedded(), EmbedOptions(terms=Terms(Priority.BATCH)))
     observer.end(scope, "OK")
     span = traced.by_name()["sluice.v1.Embeddings/Embed"]
     assert span.kind is SpanKind.SERVER

@@ -83,7 +83,7 @@ class Desk:
 
     def _reserve(self, call: int, body: bytes) -> None:
         tokens, terms = frames.read_reservation(body)
-        self._engine.reserve(tokens, priority=terms.priority, deadline=terms.deadline, is_repeated=terms.is_repeated)
+        self._engine.reserve(tokens, terms)
         self._reserved[call] = tokens, self.heard_at
         self.link.send(Kind.ADMITTED, call)
 
@@ -91,13 +91,11 @@ class Desk:
         rows, terms = frames.read_rows(body)
         reserved = self._reserved.pop(call, None)
         if reserved is None:
-            self._engine.reserve(
-                rows.total_tokens, priority=terms.priority, deadline=terms.deadline, is_repeated=terms.is_repeated
-            )
+            self._engine.reserve(rows.total_tokens, terms)
         else:
             self._engine.settle(reserved[0], rows.total_tokens, is_repeated=terms.is_repeated)
         try:
-            request = self._engine.begin(rows, priority=terms.priority, deadline=terms.deadline)
+            request = self._engine.begin(rows, terms)
         except BaseException:
             self._engine.release(rows.total_tokens)
             raise

@@ -4,6 +4,7 @@ A frame is a head and a body. Ids and embeddings are raw arrays; what comes once
 """
 
 import json
+import math
 import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,19 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sluice_server import errors
-from sluice_server.engine_port import Computation, Terms
+from sluice_server.engine_port import Computation
 from sluice_server.observability.observations import TIMES, Observations, Refused
 from sluice_server.postprocess import unit
-from sluice_server.requests import Computed, Priority, TokenRows
+from sluice_server.requests import Computed, Priority, Terms, TokenRows
 
 # Size of the body, kind, call. Sixteen bytes, so that arrays in a body of their own are aligned.
 _HEAD = struct.Struct("<IBxxxQ")
-# Deadline in seconds, tokens or rows, priority, repeated.
-_TERMS = struct.Struct("<dIBBxx")
+# Deadline in seconds, milliseconds waited (NaN: unknown), tokens or rows, priority, repeated.
+_TERMS = struct.Struct("<ddIBBxx")
 # Milliseconds in the queue, on the device, until the queue is empty (NaN: unknown); rows, dimension.
 _ANSWER = struct.Struct("<dddII")
 # Milliseconds to stay away (-1: none), which error, bytes of the reason.
 _ERROR = struct.Struct("<iBB")
+_UNKNOWN = float("nan")
 _COUNT = struct.Struct("<Ixxxx")
 # Several times the largest request or answer: more is no frame of ours.
 MAX_BODY_BYTES = 1 << 30
@@ -112,33 +114,42 @@ class FrameReader:
 
 def reservation(tokens: int, terms: Terms) -> bytes:
     """Body of RESERVE."""
-    return _TERMS.pack(terms.deadline, tokens, terms.priority, terms.is_repeated)
+    return _packed(terms, tokens)
 
 
 def read_reservation(body: bytes) -> tuple[int, Terms]:
     """Tokens, and the terms."""
-    deadline, tokens, priority, is_repeated = _unpack(_TERMS, body)
-    return tokens, Terms(Priority(priority), deadline, bool(is_repeated))
+    return _unpacked(body)
 
 
 def rows(asked: TokenRows, terms: Terms) -> tuple[Part, ...]:
     """Body of COMPUTE."""
-    opening = _TERMS.pack(terms.deadline, len(asked.lengths), terms.priority, terms.is_repeated)
+    opening = _packed(terms, len(asked.lengths))
     return opening, _bytes(asked.lengths, "<i4"), _bytes(asked.token_ids, "<i4")
 
 
 def read_rows(body: bytes) -> tuple[TokenRows, Terms]:
     """The rows without a copy, and the terms."""
-    deadline, count, priority, is_repeated = _unpack(_TERMS, body)
+    count, terms = _unpacked(body)
     lengths = _array(body, np.int32, count, _TERMS.size)
     ids = _array(body, np.int32, -1, _TERMS.size + 4 * count)
-    return TokenRows(ids, lengths), Terms(Priority(priority), deadline, bool(is_repeated))
+    return TokenRows(ids, lengths), terms
+
+
+def _packed(terms: Terms, count: int) -> bytes:
+    waited_ms = _UNKNOWN if terms.waited_ms is None else terms.waited_ms
+    return _TERMS.pack(terms.deadline, waited_ms, count, terms.priority, terms.is_repeated)
+
+
+def _unpacked(body: bytes) -> tuple[int, Terms]:
+    deadline, waited_ms, count, priority, is_repeated = _unpack(_TERMS, body)
+    return count, Terms(Priority(priority), deadline, bool(is_repeated), _known(waited_ms))
 
 
 def answer(computation: Computation) -> tuple[Part, ...]:
     """Body of ANSWER: the rows as they were pooled; what the caller wants of them, the front end makes."""
     pooled = computation.computed.pooled
-    drain_ms = float("nan") if computation.drain_ms is None else computation.drain_ms
+    drain_ms = _UNKNOWN if computation.drain_ms is None else computation.drain_ms
     opening = _ANSWER.pack(computation.queue_ms, computation.compute_ms, drain_ms, *pooled.shape)
     return opening, _bytes(pooled, "<f4")
 
@@ -147,8 +158,7 @@ def read_answer(body: bytes) -> Computation:
     """The rows without a copy, and at unit length."""
     queue_ms, compute_ms, drain_ms, count, dimension = _unpack(_ANSWER, body)
     pooled = _array(body, np.float32, count * dimension, _ANSWER.size).reshape(count, dimension)
-    known = None if drain_ms != drain_ms else drain_ms  # noqa: PLR0124 - NaN differs from itself
-    return Computation(Computed(pooled, unit(pooled)), queue_ms, compute_ms, known)
+    return Computation(Computed(pooled, unit(pooled)), queue_ms, compute_ms, _known(drain_ms))
 
 
 # --- errors ---------------------------------------------------------------------------------------
@@ -214,6 +224,10 @@ def read_observations(body: bytes) -> Observations:
     ended = Counter({(api, code): number for api, code, number in counts["ended"]})
     rejected = {reason: Refused(*numbers) for reason, numbers in counts["rejected"].items()}
     return Observations(Counter(counts["began"]), ended, times, rejected)
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _bytes(array: NDArray[np.generic], dtype: str) -> memoryview:

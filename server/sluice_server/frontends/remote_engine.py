@@ -8,11 +8,11 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sluice_server.counters import Counters
-from sluice_server.engine_port import Computation, Reservation, Terms
+from sluice_server.engine_port import Computation, Reservation
 from sluice_server.errors import OverloadedError, ServerFailedError, SluiceError
 from sluice_server.frontends import frames
 from sluice_server.frontends.frames import Frame, Kind, Part
-from sluice_server.requests import TokenRows
+from sluice_server.requests import Terms, TokenRows
 
 if TYPE_CHECKING:
     from sluice_server.backend import ModelInfo

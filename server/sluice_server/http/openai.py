@@ -8,12 +8,11 @@ import numpy as np
 from aiohttp import web
 from numpy.typing import NDArray
 
-from sluice_server.engine_port import NO_DEADLINE
 from sluice_server.errors import InvalidRequestError, SluiceError
 from sluice_server.http.body import EmbeddingsRequest, IdRows, inputs, parse
 from sluice_server.http.reading import read_body
 from sluice_server.http.refusals import refusal
-from sluice_server.requests import TokenRows
+from sluice_server.requests import NO_DEADLINE, Terms, TokenRows
 from sluice_server.serving import Embedded, EmbeddingService, EmbedOptions
 
 _INT32_END = 2**31
@@ -25,9 +24,8 @@ def routes(service: EmbeddingService) -> list[web.RouteDef]:
     async def embeddings(request: web.Request) -> web.Response:
         try:
             asked = parse(await read_body(request))
-            options = EmbedOptions(
-                dimensions=asked.dimensions, deadline=_deadline(request), is_repeated=_is_repeated(request)
-            )
+            terms = Terms(deadline=_deadline(request), is_repeated=_is_repeated(request))
+            options = EmbedOptions(dimensions=asked.dimensions, terms=terms)
             embedded = await _embed(service, asked, options)
         except SluiceError as error:
             return refusal(error)

@@ -87,7 +87,7 @@ class RequestObserver:
             asyncio.get_running_loop().call_soon(recorder.answer, embedded)
         scope = scopes.current()
         if scope is not None:
-            scope.embedded, scope.priority = embedded, options.priority.name.lower()
+            scope.embedded, scope.priority = embedded, options.terms.priority.name.lower()
 
     def end(self, scope: RequestScope, code: str) -> None:
         """The request is over.

@@ -8,8 +8,8 @@ from typing import Any
 
 import grpc
 
-from sluice_server.engine_port import NO_DEADLINE
 from sluice_server.errors import SluiceError
+from sluice_server.requests import NO_DEADLINE, Priority, Terms
 from sluice_server.rpc import status
 from sluice_server.rpc.handlers import Handler, behavior, with_behavior
 from sluice_server.serving import Embedded
@@ -22,15 +22,20 @@ _REPEATED = ("sluice-refusals", "grpc-previous-rpc-attempts")
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-def deadline(context: Context, *, max_wait_ms: int = 0) -> float:
-    """When the caller stops waiting, on the event loop's clock: its gRPC deadline or its own limit."""
+def terms(context: Context, *, waited_ms: float | None = None, max_wait_ms: int = 0) -> Terms:
+    """Those of a call: its deadline is gRPC's or the caller's own limit, whichever comes first."""
+    return Terms(Priority.INTERACTIVE, _deadline(context, max_wait_ms), _is_repeated(context), waited_ms)
+
+
+def _deadline(context: Context, max_wait_ms: int) -> float:
+    """When the caller stops waiting, on the event loop's clock."""
     seconds = context.time_remaining()
     if max_wait_ms > 0:
         seconds = max_wait_ms / 1000 if seconds is None else min(seconds, max_wait_ms / 1000)
     return NO_DEADLINE if seconds is None else asyncio.get_running_loop().time() + seconds
 
 
-def is_repeated(context: Context) -> bool:
+def _is_repeated(context: Context) -> bool:
     """Whether the caller says that it asked before and was refused."""
     said = dict(context.invocation_metadata() or ())
     return not {said.get(key) for key in _REPEATED} <= {None, "", "0"}

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -16,9 +16,9 @@ from sluice_server.observability import request_ids
 from sluice_server.observability import scope as scopes
 from sluice_server.observability.observer import RequestObserver
 from sluice_server.postprocess import OutputDtype
-from sluice_server.requests import Priority, TokenRows
+from sluice_server.requests import Priority, Terms, TokenRows
 from sluice_server.rpc import status
-from sluice_server.rpc.calls import Context, deadline, is_repeated, set_trailers
+from sluice_server.rpc.calls import Context, set_trailers, terms
 from sluice_server.rpc.observation import message_of_stream
 from sluice_server.serving import Embedded, EmbeddingService, EmbedOptions
 from sluice_server.tokenizer import Truncation
@@ -49,15 +49,24 @@ _STREAM_WINDOW = 32
 
 
 class EmbeddingsServicer(embeddings_pb2_grpc.EmbeddingsServicer):
-    """Sluice's own API."""
+    """Sluice's own API.
 
-    def __init__(self, service: EmbeddingService, observer: RequestObserver | None = None) -> None:
+    Args:
+        service: Computes the embeddings.
+        observer: Told of every request of a stream.
+        waited_ms: How long the call that is served now waited before the server saw it; None while unknown.
+    """
+
+    def __init__(
+        self, service: EmbeddingService, observer: RequestObserver | None, waited_ms: Callable[[], float | None]
+    ) -> None:
         self._service = service
+        self._waited_ms = waited_ms
         self._observer = observer
 
     async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:
         """Embeds every input of one request."""
-        embedded = await self._embed(request, deadline(context), is_repeated=is_repeated(context))
+        embedded = await self._embed(request, terms(context, waited_ms=self._waited_ms()))
         set_trailers(context, embedded)
         return _response(request, embedded)
 
@@ -65,7 +74,7 @@ class EmbeddingsServicer(embeddings_pb2_grpc.EmbeddingsServicer):
         self, requests: AsyncIterator[pb.EmbedRequest], context: Context
     ) -> AsyncIterator[pb.EmbedStreamResponse]:
         """Answers each request as it is done; a refused request fails alone, and the stream goes on."""
-        stream = _Stream(deadline(context))
+        stream = _Stream(terms(context))
         reader = asyncio.create_task(self._read_stream(requests, stream))
         try:
             while (answer := await stream.answers.get()) is not None:
@@ -94,8 +103,8 @@ class EmbeddingsServicer(embeddings_pb2_grpc.EmbeddingsServicer):
             response.prompt_names.extend(sorted(info.prompts))
         return response
 
-    async def _embed(self, request: pb.EmbedRequest, until: float, *, is_repeated: bool = False) -> Embedded:
-        options = _options(request, until, is_repeated=is_repeated)
+    async def _embed(self, request: pb.EmbedRequest, asked: Terms) -> Embedded:
+        options = _options(request, asked)
         given = request.WhichOneof("input")
         if given == "texts":
             return await self._service.embed_texts(request.texts.values, options)
@@ -129,7 +138,7 @@ class EmbeddingsServicer(embeddings_pb2_grpc.EmbeddingsServicer):
         with message_of_stream(self._observer, request.request_id) as outcome:
             try:
                 with stream.under_way(request.request_id):
-                    response = _response(request, await self._embed(request, stream.deadline))
+                    response = _response(request, await self._embed(request, stream.terms))
                     answer = pb.EmbedStreamResponse(request_id=request.request_id, response=response)
             except SluiceError as error:
                 outcome.code, answer = status.grpc_code(error).name, _stream_error(request, error)
@@ -143,8 +152,8 @@ class EmbeddingsServicer(embeddings_pb2_grpc.EmbeddingsServicer):
 class _Stream:
     """One EmbedStream call: at most a window of requests under way, each told apart by its id."""
 
-    def __init__(self, deadline: float) -> None:
-        self.deadline = deadline
+    def __init__(self, asked: Terms) -> None:
+        self.terms = asked
         self.window = asyncio.Semaphore(_STREAM_WINDOW)
         # Holds a window of answers and the end: nothing ever waits to be put.
         self.answers: asyncio.Queue[pb.EmbedStreamResponse | None] = asyncio.Queue(maxsize=_STREAM_WINDOW + 1)
@@ -185,16 +194,15 @@ def decode_ids(token_ids: pb.TokenIds, limits: validation.RequestLimits) -> Toke
     return rows
 
 
-def _options(request: pb.EmbedRequest, until: float, *, is_repeated: bool) -> EmbedOptions:
+def _options(request: pb.EmbedRequest, asked: Terms) -> EmbedOptions:
+    priority = _known("priority", request.priority, _PRIORITIES)
     return EmbedOptions(
         prompt_name=request.prompt_name if request.HasField("prompt_name") else None,
         truncate=_known("truncate", request.truncate, _TRUNCATIONS),
         dimensions=request.dimensions or None,
         normalize=request.normalize if request.HasField("normalize") else True,
         dtype=_known("output_dtype", request.output_dtype, _DTYPES)[0],
-        priority=_known("priority", request.priority, _PRIORITIES),
-        deadline=until,
-        is_repeated=is_repeated,
+        terms=Terms(priority, asked.deadline, asked.is_repeated, asked.waited_ms),
     )
 
 

@@ -1,6 +1,6 @@
 """gpu_inference.InferenceService: wire-compatible with coral-gpu-inference 0.1.0, strict where it was not."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import TypeAlias
 
@@ -11,21 +11,27 @@ from numpy.typing import NDArray
 
 from sluice_server.errors import InvalidRequestError
 from sluice_server.requests import TokenRows
-from sluice_server.rpc.calls import Context, deadline, is_repeated, set_trailers
+from sluice_server.rpc.calls import Context, set_trailers, terms
 from sluice_server.serving import EmbeddingService, EmbedOptions
 
 
 class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
-    """Padded ids in, float32 rows of unit length out."""
+    """Padded ids in, float32 rows of unit length out.
 
-    def __init__(self, service: EmbeddingService) -> None:
+    Args:
+        service: Computes them.
+        waited_ms: How long the call that is served now waited before the server saw it; None while unknown.
+    """
+
+    def __init__(self, service: EmbeddingService, waited_ms: Callable[[], float | None]) -> None:
         self._service = service
+        self._waited_ms = waited_ms
 
     async def Infer(self, request: pb.InferRequest, context: Context) -> pb.InferResponse:
         """Embeds every row; the attention mask says which of its positions count."""
         rows = decode(request, max_inputs=self._service.limits.max_inputs)
-        until = deadline(context, max_wait_ms=request.max_wait_ms)
-        embedded = await self._service.embed_ids(rows, EmbedOptions(deadline=until, is_repeated=is_repeated(context)))
+        asked = terms(context, waited_ms=self._waited_ms(), max_wait_ms=request.max_wait_ms)
+        embedded = await self._service.embed_ids(rows, EmbedOptions(terms=asked))
         set_trailers(context, embedded)
         timings = pb.Timings(
             queue_wait_ms=embedded.queue_ms, encoding_ms=embedded.compute_ms, total_ms=embedded.total_ms

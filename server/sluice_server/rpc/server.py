@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha._async import ReflectionServicer
 from sluice.v1 import embeddings_pb2, embeddings_pb2_grpc
 
 from sluice_server.observability.observer import RequestObserver
+from sluice_server.rpc.accept_probe import AcceptProbe
 from sluice_server.rpc.embeddings import EmbeddingsServicer
 from sluice_server.rpc.gpu_inference import InferenceServicer
 from sluice_server.rpc.methods import Methods
@@ -55,13 +56,15 @@ class GrpcServer:
     ) -> None:
         options = _options(max_message_bytes, max_connection_age_seconds, shares_port=shares_port)
         self._server = grpc.aio.server(options=options)
+        self._probe = AcceptProbe(self._server)
         self._tls = tls
         self._health = HealthServicer()
         names = [*HEALTH_NAMES[1:], health.SERVICE_NAME, reflection.SERVICE_NAME]
+        waited_ms = self._probe.waited_ms
         methods = Methods(self._server, token=token, observer=observer)
         for add, servicer in (
-            (embeddings_pb2_grpc.add_EmbeddingsServicer_to_server, EmbeddingsServicer(service, observer)),
-            (inference_pb2_grpc.add_InferenceServiceServicer_to_server, InferenceServicer(service)),
+            (embeddings_pb2_grpc.add_EmbeddingsServicer_to_server, EmbeddingsServicer(service, observer, waited_ms)),
+            (inference_pb2_grpc.add_InferenceServiceServicer_to_server, InferenceServicer(service, waited_ms)),
             (health_pb2_grpc.add_HealthServicer_to_server, self._health),
             (reflection_pb2_grpc.add_ServerReflectionServicer_to_server, ReflectionServicer(names)),
         ):
@@ -76,6 +79,7 @@ class GrpcServer:
         await self.set_serving(serving=False)
         try:
             port = self._add_port(address)
+            self._probe.listen()
         except RuntimeError as error:
             raise OSError(f"cannot listen on {address}: {error}") from error
         await self._server.start()
@@ -99,6 +103,7 @@ class GrpcServer:
 
     async def stop(self, grace_seconds: float) -> None:
         """Takes no new calls, lets those under way end within the grace, then closes."""
+        await self._probe.stop()
         await self._server.stop(grace_seconds)
 
 

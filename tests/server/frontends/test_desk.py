@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sluice_server.counters import Counters
 from sluice_server.engine import Engine
-from sluice_server.engine_port import Computation, Terms
+from sluice_server.engine_port import Computation
 from sluice_server.errors import (
     BatchFailedError,
     DeadlineExceededError,
@@ -25,7 +25,7 @@ from sluice_server.frontends.link import Link
 from sluice_server.frontends.recording import Telling
 from sluice_server.frontends.remote_engine import RemoteEngine
 from sluice_server.observability.observations import Observations
-from sluice_server.requests import Priority
+from sluice_server.requests import Priority, Terms
 
 from tests.fakes import token_rows
 from tests.server.test_engine import Device, new_engine, open_gate

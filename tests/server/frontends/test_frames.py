@@ -8,18 +8,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sluice_server import errors
 from sluice_server.backend import ModelInfo
-from sluice_server.engine_port import NO_DEADLINE, Computation, Terms
+from sluice_server.engine_port import Computation
 from sluice_server.frontends import frames
 from sluice_server.frontends.frames import Frame, FrameReader, FramingError, Kind
 from sluice_server.frontends.setup import FrontEndConfig, State, read_config, read_state
 from sluice_server.observability.observations import Observations, Refused
 from sluice_server.postprocess import unit
-from sluice_server.requests import Computed, Priority, TokenRows
+from sluice_server.requests import NO_DEADLINE, Computed, Priority, Terms, TokenRows
 from sluice_server.security import TlsFiles
 from sluice_server.validation import RequestLimits
 
-terms = st.builds(Terms, st.sampled_from(Priority), st.floats(allow_nan=False) | st.just(NO_DEADLINE), st.booleans())
 milliseconds = st.floats(0, 1e9)
+terms = st.builds(
+    Terms,
+    st.sampled_from(Priority),
+    st.floats(allow_nan=False) | st.just(NO_DEADLINE),
+    st.booleans(),
+    st.none() | milliseconds,
+)
 calls = st.integers(0, 2**64 - 1)
 sentences = st.text(max_size=50)
 
