@@ -13,6 +13,7 @@ SURE_SHARE = 0.65
 # A caller told to come back finds room: this share of the limit is drained by then.
 _RETRY_AT_SHARE = 0.7
 _MIN_RETRY_MS = 10
+# What a request waited before is told where it is more than the server's own work of a moment.
 _WORTH_TELLING_MS = 10.0
 # However long calls wait before the server sees them, it goes on with this share of its limit: an empty queue behind a
 # long one would leave the device idle.
@@ -111,12 +112,10 @@ def decide(
         left_ms = max(limits.max_drain_ms - (waited_ms or 0.0), _LEAST_SHARE * limits.max_drain_ms)
         allowed_ms = share * SURE_SHARE * left_ms
         if completion_ms > allowed_ms:
-            waited = (
-                f" after {waited_ms:.0f} ms in gRPC's own queue" if waited_ms and waited_ms >= _WORTH_TELLING_MS else ""
-            )
             return Refuse(
                 "drain_limit",
-                f"the queue would need {completion_ms:.0f} ms to drain, {allowed_ms:.0f} ms are allowed{waited}",
+                f"the queue would need {completion_ms:.0f} ms to drain, {allowed_ms:.0f} ms are allowed"
+                + _after(waited_ms),
                 _retry_after_ms(completion_ms, allowed_ms),
             )
     if limits.max_queued_tokens is not None and load.reserved_tokens + tokens > share * limits.max_queued_tokens:
@@ -131,6 +130,13 @@ def decide(
 
 def _sum(*parts: float | None) -> float | None:
     return None if None in parts else sum(cast("tuple[float, ...]", parts))
+
+
+def _after(waited_ms: float | None) -> str:
+    """What else the allowed time depends on, in words."""
+    if waited_ms is None or waited_ms < _WORTH_TELLING_MS:
+        return ""
+    return f" after {waited_ms:.0f} ms in gRPC's own queue"
 
 
 def _retry_after_ms(expected_ms: float, allowed_ms: float) -> int:

@@ -28,8 +28,8 @@ _TERMS = struct.Struct("<ddIBBxx")
 _ANSWER = struct.Struct("<dddII")
 # Milliseconds to stay away (-1: none), which error, bytes of the reason.
 _ERROR = struct.Struct("<iBB")
-_UNKNOWN = float("nan")
 _COUNT = struct.Struct("<Ixxxx")
+_UNKNOWN = float("nan")
 # Several times the largest request or answer: more is no frame of ours.
 MAX_BODY_BYTES = 1 << 30
 _LONGEST_MS = (1 << 31) - 1
