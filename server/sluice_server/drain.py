@@ -1,5 +1,7 @@
 """How long until work is computed: the numbers that admission and scaling are made of. Pure."""
 
+from dataclasses import dataclass
+
 from sluice_server.batcher import MOST_STRETCH, BatchLimits, backlog_tokens, busy_rate, in_company, token_budget
 from sluice_server.buckets import Buckets
 from sluice_server.cost import CostModel
@@ -19,7 +21,7 @@ def drain_seconds(
             are still being tokenized.
         rate: Of the device, in tokens per second; None before anything was measured.
         now: The server's clock, in seconds.
-        queued: Seconds that what is queued takes; see queued_seconds().
+        queued: Seconds that what is queued takes; see queued_work().
     """
     seconds = flight.remaining_seconds(now) + queued
     in_tokenizer = reserved_tokens - flight.tokens - buckets.queued_tokens
@@ -28,7 +30,22 @@ def drain_seconds(
     return max(0.0, seconds)
 
 
-def queued_seconds(*, buckets: Buckets, cost: CostModel, limits: BatchLimits, now: float, priority: Priority) -> float:
+@dataclass(frozen=True, slots=True)
+class QueuedWork:
+    """What is queued, once the device has nothing else.
+
+    Attributes:
+        seconds: Until it is computed.
+        batches: In which it is computed; the last one counts as far as it is full.
+    """
+
+    seconds: float = 0.0
+    batches: float = 0.0
+
+
+def queued_work(
+    *, buckets: Buckets, cost: CostModel, limits: BatchLimits, now: float, priority: Priority
+) -> QueuedWork:
     """Σ over buckets queued tokens / rate + the fixed cost of their batches, for the work of one priority.
 
     Args:
@@ -39,7 +56,7 @@ def queued_seconds(*, buckets: Buckets, cost: CostModel, limits: BatchLimits, no
         priority: Whose queued work counts.
     """
     if not buckets.queued_tokens_of(priority):
-        return 0.0
+        return QueuedWork()
     seconds, batches = 0.0, 0.0
     company, backlog = in_company(buckets, now), backlog_tokens(buckets, now, priority)
     for bucket in buckets.waiting:
@@ -51,7 +68,7 @@ def queued_seconds(*, buckets: Buckets, cost: CostModel, limits: BatchLimits, no
             # The row that does not fit any more leaves half of itself free.
             row_tokens = lane.queued_tokens / lane.queued_rows
             batches += lane.queued_tokens / max(row_tokens, budget - row_tokens / 2)
-    return seconds + cost.seconds_per_batch * batches
+    return QueuedWork(seconds + cost.seconds_per_batch * batches, batches)
 
 
 def filling_seconds(*, buckets: Buckets, cost: CostModel, limits: BatchLimits, now: float) -> float:
@@ -69,24 +86,38 @@ def filling_seconds(*, buckets: Buckets, cost: CostModel, limits: BatchLimits, n
 
 
 def joining_seconds(
-    *, buckets: Buckets, flight: Flight, cost: CostModel, limits: BatchLimits, now: float, busy_fraction: float
+    *,
+    buckets: Buckets,
+    queued_batches: float,
+    flight: Flight,
+    cost: CostModel,
+    limits: BatchLimits,
+    now: float,
+    coming_per_second: float,
 ) -> float:
-    """By how much those who will come lengthen, on average, what a request lives through that comes now.
+    """By how much a request that comes now lives, on average, through more than what is queued.
 
-    Until its batch begins, others join it: as many as come while the device is at what it has. Where more waits than
-    one batch holds, its own is half before it and half behind it.
+    Until its batch is made, others join it: as many as come while the device is at what it has. And that batch costs
+    beside its tokens what each does, of which what is queued bears a share. Where more waits than one batch holds, its
+    own is half before it and half behind it.
 
     Args:
         buckets: What is queued.
+        queued_batches: See QueuedWork.
         flight: What is at the device.
         cost: Of this device.
         limits: Of one batch.
         now: The server's clock, in seconds.
-        busy_fraction: Of the device lately: the share of its time that new work fills.
+        coming_per_second: Tokens of new work.
     """
     rate = busy_rate(cost, limits)
     if not rate:
         return 0.0
     longest = cost.full_batch_seconds(MOST_STRETCH * limits.target_seconds)
-    waiting, coming = backlog_tokens(buckets, now) / rate, busy_fraction * flight.remaining_seconds(now)
-    return coming if waiting + coming <= longest else max(longest - waiting, longest / 2)
+    waiting = backlog_tokens(buckets, now) / rate
+    # Under overload more comes than is admitted, and that is what the device does.
+    coming = min(1.0, coming_per_second / rate) * flight.open_seconds(now)
+    if waiting + coming > longest:
+        return max(longest - waiting, longest / 2)
+    fixed = cost.seconds_per_batch
+    return coming * (1 - fixed / longest) + fixed * max(0.0, 1.0 - queued_batches)

@@ -183,7 +183,7 @@ class Engine:
         lived_seconds = self._flight.running_seconds(now)
         done = self._flight.pop(number, now)
         self._intake.complete(done.plan.tokens)
-        self._busy.add(result.started_at, result.started_at + result.busy_seconds)
+        self._busy.add(result.started_at, result.started_at + result.busy_seconds, done.plan.tokens)
         if result.too_large_tokens is not None:
             self._lower_limits(result.too_large_tokens)
         if result.output is None:
@@ -229,7 +229,9 @@ class Engine:
     def drain_ms(self) -> float | None:
         """Time until all that is reserved is computed; None before anything was measured."""
         now = self._clock()
-        return self._estimates.drain_ms(self.reserved_tokens, now, self._busy.fraction(now, self._serving_since))
+        return self._estimates.drain_ms(
+            self.reserved_tokens, now, self._busy.tokens_per_second(now, self._serving_since)
+        )
 
     def drain_left_ms(self, request: PendingRequest) -> float | None:
         """Of the drain time as it was estimated when the request's last batch was done: what is left of it now."""

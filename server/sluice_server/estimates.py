@@ -6,7 +6,7 @@ from sluice_server.admission import Load
 from sluice_server.batcher import BatchLimits, busy_rate, in_company
 from sluice_server.buckets import Buckets
 from sluice_server.cost import CostModel
-from sluice_server.drain import drain_seconds, filling_seconds, joining_seconds, queued_seconds
+from sluice_server.drain import drain_seconds, filling_seconds, joining_seconds, queued_work
 from sluice_server.flight import Flight
 from sluice_server.requests import Priority
 
@@ -17,6 +17,7 @@ class _Outlook:
 
     Attributes:
         queued_seconds: Until what is queued is computed, once the device has nothing else.
+        queued_batches: See QueuedWork.
         interactive_seconds: Of it, interactive work alone.
         filling_seconds: See filling_seconds().
         rate: See service_rate().
@@ -24,6 +25,7 @@ class _Outlook:
     """
 
     queued_seconds: float
+    queued_batches: float
     interactive_seconds: float
     filling_seconds: float
     rate: float | None
@@ -49,13 +51,13 @@ class Estimates:
         """Tokens per second while the device is busy with full batches; None before anything was measured."""
         return busy_rate(self._cost, self.limits) if self.limits else None
 
-    def drain_ms(self, reserved_tokens: int, now: float, busy_fraction: float | None) -> float | None:
+    def drain_ms(self, reserved_tokens: int, now: float, computed_per_second: float | None) -> float | None:
         """Time until all that is reserved is computed, and what will have joined it; None before anything was measured.
 
         Args:
             reserved_tokens: Admitted and not computed.
             now: The server's clock, in seconds.
-            busy_fraction: Of the device lately; None is unknown.
+            computed_per_second: Tokens that were lately, idle time included: so many come; None is unknown.
         """
         if self.limits is None:
             return None
@@ -64,11 +66,12 @@ class Estimates:
         outlook = self._look(self.limits, now)
         joining = joining_seconds(
             buckets=self._buckets,
+            queued_batches=outlook.queued_batches,
             flight=self._flight,
             cost=self._cost,
             limits=self.limits,
             now=now,
-            busy_fraction=busy_fraction or 0.0,
+            coming_per_second=computed_per_second or 0.0,
         )
         return self._ahead_ms(outlook.queued_seconds, reserved_tokens, outlook, now) + 1000 * joining
 
@@ -107,8 +110,15 @@ class Estimates:
     def _look_anew(self, limits: BatchLimits, now: float) -> _Outlook:
         buckets, cost = self._buckets, self._cost
         interactive, batch = (
-            queued_seconds(buckets=buckets, cost=cost, limits=limits, now=now, priority=priority)
+            queued_work(buckets=buckets, cost=cost, limits=limits, now=now, priority=priority)
             for priority in (Priority.INTERACTIVE, Priority.BATCH)
         )
         filling = filling_seconds(buckets=buckets, cost=cost, limits=limits, now=now) if buckets.queued_tokens else 0.0
-        return _Outlook(interactive + batch, interactive, filling, busy_rate(cost, limits), cost.seconds_per_batch)
+        return _Outlook(
+            queued_seconds=interactive.seconds + batch.seconds,
+            queued_batches=interactive.batches + batch.batches,
+            interactive_seconds=interactive.seconds,
+            filling_seconds=filling,
+            rate=busy_rate(cost, limits),
+            seconds_per_batch=cost.seconds_per_batch,
+        )

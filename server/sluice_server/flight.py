@@ -65,11 +65,15 @@ class Flight:
         """When the device should get its next batch; None where it has all that it may have."""
         if len(self._batches) >= MAX_PENDING:
             return None
+        return now + self.open_seconds(now)
+
+    def open_seconds(self, now: float) -> float:
+        """How long others may still come into the batch after those at the device."""
         if not self._batches:
-            return now
-        (running,) = self._batches.values()
-        lead = max(_LEAST_PREFETCH_SECONDS, _PREFETCH_SHARE * running.expected_seconds)
-        return now + max(0.0, self.remaining_seconds(now) - lead)
+            return 0.0
+        last = next(reversed(self._batches.values()))
+        lead = max(_LEAST_PREFETCH_SECONDS, _PREFETCH_SHARE * last.expected_seconds)
+        return max(0.0, self.remaining_seconds(now) - lead)
 
     def remaining_seconds(self, now: float) -> float:
         """Until all of them are done, as far as the cost model foresees it."""

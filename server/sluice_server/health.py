@@ -33,27 +33,42 @@ class Phase:
 
 @dataclass(slots=True)
 class BusyWindow:
-    """Share of the last 10 s that the device was busy."""
+    """What the device did in the last 10 s, or in the time since serving began where that is shorter."""
 
-    _spans: deque[tuple[float, float]] = field(default_factory=deque)
-    # Of the spans, so that each answer's estimate need not add them up.
+    _batches: deque[tuple[float, float, int]] = field(default_factory=deque)
+    # Of the batches, so that each answer's estimate need not add them up.
     _seconds: float = 0.0
+    _tokens: int = 0
 
-    def add(self, start: float, end: float) -> None:
-        """Notes one batch's time on the device; batches follow each other."""
-        self._spans.append((start, end))
+    def add(self, start: float, end: float, tokens: int) -> None:
+        """Notes one batch: its time on the device and its tokens; batches follow each other."""
+        self._batches.append((start, end, tokens))
         self._seconds += end - start
+        self._tokens += tokens
 
     def fraction(self, now: float, since: float | None) -> float | None:
-        """None before serving began; else of the window, or of the time since then where that is shorter."""
+        """Share of the time that the device was busy; None before serving began."""
+        begin = self._begin(now, since)
+        if begin is None:
+            return None
+        before = max(0.0, begin - self._batches[0][0]) if self._batches else 0.0
+        return min(1.0, max(0.0, self._seconds - before) / (now - begin))
+
+    def tokens_per_second(self, now: float, since: float | None) -> float | None:
+        """What it computed, idle time included; None before serving began."""
+        begin = self._begin(now, since)
+        return None if begin is None else self._tokens / (now - begin)
+
+    def _begin(self, now: float, since: float | None) -> float | None:
+        """Of the window; what ended before is forgotten."""
         if since is None or now <= since:
             return None
         begin = max(now - _BUSY_WINDOW_SECONDS, since)
-        while self._spans and self._spans[0][1] < begin:
-            start, end = self._spans.popleft()
+        while self._batches and self._batches[0][1] < begin:
+            start, end, tokens = self._batches.popleft()
             self._seconds -= end - start
-        before = max(0.0, begin - self._spans[0][0]) if self._spans else 0.0
-        return min(1.0, max(0.0, self._seconds - before) / (now - begin))
+            self._tokens -= tokens
+        return begin
 
 
 @dataclass(frozen=True, slots=True)

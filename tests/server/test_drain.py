@@ -5,7 +5,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from sluice_server.batcher import busy_rate, due, next_batch
 from sluice_server.buckets import Buckets
-from sluice_server.drain import drain_seconds, joining_seconds, queued_seconds
+from sluice_server.drain import drain_seconds, joining_seconds, queued_work
 from sluice_server.flight import Flight, Underway, tokens_by_bucket
 from sluice_server.requests import Priority
 
@@ -32,7 +32,7 @@ def estimate(buckets: Buckets, flight: Flight, *, in_tokenizer: int = 0, only_in
         rate=busy_rate(COST, PACKED_LIMITS),
         now=0.0,
         queued=sum(
-            queued_seconds(buckets=buckets, cost=COST, limits=PACKED_LIMITS, now=0.0, priority=priority)
+            queued_work(buckets=buckets, cost=COST, limits=PACKED_LIMITS, now=0.0, priority=priority).seconds
             for priority in priorities
         ),
     )
@@ -60,25 +60,48 @@ def test_the_rest_of_the_running_batch_counts() -> None:
     assert estimate(buckets, flight) == pytest.approx(0.025)
 
 
-def joining(buckets: Buckets, running_seconds: float, busy_fraction: float) -> float:
+def joining(buckets: Buckets, running_seconds: float, coming_share: float) -> float:
+    """While so much comes of what the device can do."""
     flight = Flight()
     if running_seconds:
         plan = next_batch(queue([([10], Priority.INTERACTIVE)]), PACKED_LIMITS, COST, 0.0)
         assert plan is not None
         flight.add(0, Underway(plan, tokens_by_bucket(plan), running_seconds), 0.0)
+    rate = busy_rate(COST, PACKED_LIMITS)
+    assert rate is not None
     return joining_seconds(
-        buckets=buckets, flight=flight, cost=COST, limits=PACKED_LIMITS, now=0.0, busy_fraction=busy_fraction
+        buckets=buckets,
+        queued_batches=sum(
+            queued_work(buckets=buckets, cost=COST, limits=PACKED_LIMITS, now=0.0, priority=priority).batches
+            for priority in Priority
+        ),
+        flight=flight,
+        cost=COST,
+        limits=PACKED_LIMITS,
+        now=0.0,
+        coming_per_second=coming_share * rate,
     )
 
 
-def test_nobody_joins_a_batch_that_starts_at_once() -> None:
-    assert joining(queue([]), 0.0, 0.9) == 0.0
-    assert joining(queue([([50] * 4, Priority.INTERACTIVE)]), 0.0, 0.9) == 0.0
+@pytest.mark.parametrize("rows", [1, 4, 16])
+def test_what_starts_at_once_is_joined_by_nobody_and_costs_what_its_batch_does(rows: int) -> None:
+    buckets = queue([([50] * rows, Priority.INTERACTIVE)])
+    whole = COST.batch_seconds({64: 50 * rows})
+    assert whole is not None
+    assert estimate(buckets, Flight()) + joining(buckets, 0.0, 0.9) == pytest.approx(whole, abs=0.002)
 
 
-def test_while_the_device_is_at_a_batch_as_much_joins_the_next_as_keeps_it_busy() -> None:
-    assert joining(queue([]), 0.04, 0.9) == pytest.approx(0.036)
-    assert joining(queue([]), 0.04, 0.0) == 0.0
+def test_until_the_next_batch_is_made_others_join_it() -> None:
+    alone = joining(queue([]), 0.04, 0.0)
+    assert alone == pytest.approx(COST.seconds_per_batch)
+    # The device gets the next one when 15 % of the running one are left; what a batch costs counts once.
+    longest = COST.full_batch_seconds(4 * PACKED_LIMITS.target_seconds)
+    coming = 0.9 * 0.85 * 0.04 * (1 - COST.seconds_per_batch / longest)
+    assert joining(queue([]), 0.04, 0.9) == pytest.approx(alone + coming)
+
+
+def test_more_than_the_device_can_do_does_not_come_in() -> None:
+    assert joining(queue([]), 0.04, 3.0) == joining(queue([]), 0.04, 1.0)
 
 
 def test_under_a_backlog_half_of_the_longest_batch_joins() -> None:

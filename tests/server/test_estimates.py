@@ -71,5 +71,5 @@ def test_whatever_comes_and_goes_the_estimate_is_as_if_made_anew(steps: list) ->
         for priority in Priority:
             loads = [one.load(10, priority, reserved, device.now) for one in (device.remembering, anew)]
             assert loads[0] == loads[1]
-        drains = [one.drain_ms(reserved, device.now, 0.5) for one in (device.remembering, anew)]
+        drains = [one.drain_ms(reserved, device.now, 500.0) for one in (device.remembering, anew)]
         assert drains[0] == drains[1]

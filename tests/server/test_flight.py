@@ -36,6 +36,16 @@ def test_a_device_that_runs_one_batch_and_holds_another_is_not_fed() -> None:
     assert flight.remaining_seconds(10.09) == pytest.approx(0.11)
 
 
+def test_others_may_come_into_the_next_batch_until_it_is_made() -> None:
+    flight = Flight()
+    assert flight.open_seconds(10.0) == 0.0
+    flight.add(0, batch(0.1), 10.0)
+    assert flight.open_seconds(10.0) == pytest.approx(0.085)
+    assert flight.open_seconds(11.0) == 0.0
+    flight.add(1, batch(0.2), 10.08)
+    assert flight.open_seconds(10.09) == pytest.approx(0.01 + 0.2 - 0.03)
+
+
 def test_the_prefetched_batch_runs_from_the_moment_when_the_other_ends() -> None:
     flight = Flight()
     flight.add(0, batch(0.1), 10.0)

@@ -57,7 +57,7 @@ def test_the_busy_fraction_is_the_sum_of_what_lies_in_the_window(gaps_and_batche
     window, now, spans = BusyWindow(), 0.0, []
     for gap, batch in gaps_and_batches:
         start, now = now + gap, now + gap + batch
-        window.add(start, now)
+        window.add(start, now, 100)
         spans.append((start, now))
         begin = max(0.0, now - 10)
         busy = sum(max(0.0, end - max(begin, start)) for start, end in spans)
@@ -65,13 +65,21 @@ def test_the_busy_fraction_is_the_sum_of_what_lies_in_the_window(gaps_and_batche
         assert fraction is None if now == 0 else fraction == pytest.approx(busy / (now - begin), abs=1e-6)
 
 
+def two_batches() -> BusyWindow:
+    window = BusyWindow()
+    window.add(0.0, 2.0, 500)
+    window.add(12.0, 13.0, 300)
+    return window
+
+
 def test_the_busy_fraction_is_of_the_last_ten_seconds_or_of_the_time_since_serving_began() -> None:
-    window = BusyWindow()
-    window.add(0.0, 2.0)
-    window.add(12.0, 13.0)
-    assert window.fraction(13.0, since=11.0) == pytest.approx(0.5)
-    window = BusyWindow()
-    window.add(0.0, 2.0)
-    window.add(12.0, 13.0)
-    assert window.fraction(13.0, since=0.0) == pytest.approx(0.1)
-    assert window.fraction(13.0, since=None) is None
+    assert two_batches().fraction(13.0, since=11.0) == pytest.approx(0.5)
+    assert two_batches().fraction(13.0, since=0.0) == pytest.approx(0.1)
+    assert two_batches().fraction(13.0, since=None) is None
+
+
+def test_what_was_computed_a_second_is_of_the_same_time() -> None:
+    assert two_batches().tokens_per_second(13.0, since=11.0) == pytest.approx(150)
+    assert two_batches().tokens_per_second(13.0, since=0.0) == pytest.approx(30)
+    assert two_batches().tokens_per_second(11.0, since=0.0) == pytest.approx(80)
+    assert two_batches().tokens_per_second(13.0, since=None) is None

@@ -36,6 +36,8 @@ LIMITS = BatchLimits(
 )
 # Below it, what came a moment later decides.
 COMPARABLE_SECONDS = 0.05
+# Who came so soon after a promise was made shows what became of it.
+NEXT_WITHIN_SECONDS = 0.02
 Lengths = Callable[[np.random.Generator], list[int]]
 
 
@@ -148,6 +150,18 @@ class Service:
     def those(self, word: str, priority: Priority | None = None) -> list[Fate]:
         return [f for f in self.fates if f.word == word and priority in (None, f.priority)]
 
+    def promises(self) -> list[tuple[float, float]]:
+        """Filled from now on: when each batch was done, and the drain time as it was told then, in seconds."""
+        told: list[tuple[float, float]] = []
+        on_result = self.engine.on_result
+
+        def noting(number: int, result: BatchResult) -> None:
+            on_result(number, result)
+            told.append((asyncio.get_running_loop().time(), (self.engine.drain_ms() or 0.0) / 1000))
+
+        self.engine.on_result = noting  # type: ignore[method-assign]
+        return told
+
     def goodput(self) -> float:
         """Tokens per second served within the limit."""
         in_time = [f for f in self.those("served") if f.seconds <= LIMIT_SECONDS]
@@ -258,6 +272,25 @@ def test_the_drain_estimate_is_what_callers_live_through(lengths: Lengths) -> No
             assert len(errors) > 1000
             assert np.median(errors) <= 0.15
             assert np.percentile(errors, 95) <= 0.40
+
+    run_in_virtual_time(timeline())
+
+
+@pytest.mark.parametrize("load", [0.7, 0.85, 1.3])
+def test_what_is_promised_as_an_answer_leaves_is_neither_too_long_nor_too_short_on_average(load: float) -> None:
+    async def timeline() -> None:
+        async with service() as one:
+            promises = one.promises()
+            await one.traffic(products, load=load, seconds=60)
+            served = sorted(one.those("served"), key=lambda f: f.asked_at)
+            asked_at = np.array([f.asked_at for f in served])
+            shares = []
+            for told_at, promised in promises:
+                place = int(np.searchsorted(asked_at, told_at))
+                if place < len(served) and asked_at[place] - told_at < NEXT_WITHIN_SECONDS and promised:
+                    shares.append((asked_at[place] + served[place].seconds - told_at) / promised)
+            assert len(shares) > 400
+            assert np.median(shares) == pytest.approx(1.0, abs=0.05)
 
     run_in_virtual_time(timeline())
 
