@@ -280,6 +280,18 @@ def test_what_is_asked_again_is_no_new_demand(
     assert asked_tokens(minilm) == {**before, counts_as: before[counts_as] + used + 7}
 
 
+def test_what_a_stream_asks_is_new_demand_whatever_became_of_an_earlier_stream(
+    channel: grpc.Channel, minilm: RunningServer
+) -> None:
+    before = asked_tokens(minilm)
+    request = pb.EmbedRequest(request_id="a", texts=pb.Texts(values=["one two three"]))
+    answers = embeddings_pb2_grpc.EmbeddingsStub(channel).EmbedStream(
+        iter([request]), timeout=30, metadata=(("sluice-refusals", "3"),)
+    )
+    (answer,) = answers
+    assert asked_tokens(minilm) == {**before, "offered": before["offered"] + answer.response.tokens_used}
+
+
 def test_a_retry_by_grpcs_own_policy_is_no_new_demand(minilm: RunningServer) -> None:
     policy = {
         "maxAttempts": 2, "initialBackoff": "0.01s", "maxBackoff": "0.01s", "backoffMultiplier": 1,

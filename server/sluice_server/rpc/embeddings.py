@@ -74,7 +74,8 @@ class EmbeddingsServicer(embeddings_pb2_grpc.EmbeddingsServicer):
         self, requests: AsyncIterator[pb.EmbedRequest], context: Context
     ) -> AsyncIterator[pb.EmbedStreamResponse]:
         """Answers each request as it is done; a refused request fails alone, and the stream goes on."""
-        stream = _Stream(terms(context))
+        # What is known of the call is not known of its messages: each is asked for the first time, as it comes.
+        stream = _Stream(Terms(deadline=terms(context).deadline))
         reader = asyncio.create_task(self._read_stream(requests, stream))
         try:
             while (answer := await stream.answers.get()) is not None:

@@ -79,9 +79,9 @@ class GrpcServer:
         await self.set_serving(serving=False)
         try:
             port = self._add_port(address)
-            self._probe.listen()
         except RuntimeError as error:
             raise OSError(f"cannot listen on {address}: {error}") from error
+        self._probe.listen()
         await self._server.start()
         return port
 
