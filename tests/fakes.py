@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from sluice_server.batcher import BatchLimits
@@ -17,6 +18,7 @@ PACKED_LIMITS = BatchLimits(
     patience_seconds=2.0,
     mixes_buckets=True,
 )
+SMALL_PACKED_LIMITS = replace(PACKED_LIMITS, max_rows=100, max_tokens=1000, target_seconds=0.02)
 
 
 def token_rows(lengths: Sequence[int], *, first_id: int = 5) -> TokenRows:

@@ -10,16 +10,9 @@ from sluice_server.buckets import Buckets
 from sluice_server.requests import BatchPlan, PendingRequest, Priority
 
 from tests.fakes import NEVER, pending, steady_cost
+from tests.fakes import SMALL_PACKED_LIMITS as PACKED
 
 BOUNDARIES = (16, 32, 64)
-PACKED = BatchLimits(
-    max_rows=100,
-    max_tokens=1000,
-    target_seconds=0.02,
-    stale_after_seconds=0.05,
-    patience_seconds=2.0,
-    mixes_buckets=True,
-)
 PADDED = replace(PACKED, mixes_buckets=False)
 # 10,000 tokens/s and 20 ms: a usual batch is 200 tokens, the longest under a backlog 800.
 COST = steady_cost(BOUNDARIES)

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from sluice_server.admission import AdmissionLimits
 from sluice_server.assembly import keep_rows
 from sluice_server.backend import Batch, BatchOutput, ModelInfo
-from sluice_server.batcher import BatchLimits
 from sluice_server.cost import Measurement
 from sluice_server.engine import Engine, EngineConfig
 from sluice_server.errors import (
@@ -29,18 +28,10 @@ from sluice_server.intake import IntakeConfig
 from sluice_server.jobs import BatchResult, Job
 from sluice_server.requests import PendingRequest, Terms
 
-from tests.fakes import NEVER, token_rows
+from tests.fakes import NEVER, SMALL_PACKED_LIMITS, token_rows
 
 BOUNDARIES = (16, 64)
 INFO = ModelInfo("m", None, 2, 64, 64, 30_000, "float32", "cpu", "packed", "mean", {})
-LIMITS = BatchLimits(
-    max_rows=100,
-    max_tokens=1000,
-    target_seconds=0.02,
-    stale_after_seconds=0.05,
-    patience_seconds=2.0,
-    mixes_buckets=True,
-)
 
 
 @dataclass(slots=True)
@@ -88,7 +79,7 @@ def new_engine(*, drain_ms: float = 2000) -> tuple[Engine, Device]:
 
 def open_gate(engine: Engine, device: Device) -> None:
     timings = [Measurement(b, tokens, tokens / 10_000) for b in BOUNDARIES for tokens in (10, 1000)]
-    engine.ready(device, "f", timings, LIMITS)  # type: ignore[arg-type]
+    engine.ready(device, "f", timings, SMALL_PACKED_LIMITS)  # type: ignore[arg-type]
 
 
 @pytest.fixture

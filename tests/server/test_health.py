@@ -12,7 +12,8 @@ from sluice_server.health import BusyWindow, Facts, Phase
 FACTS = Facts(
     phase=Phase("serving"), now=10.0, started_at=0.0, boot_id="b", version="0", model_uri="m", queued_tokens=0,
     pending_batches=0, counters=Counters(), refusing=False, drain_ms=0.0, rate=1000.0, p95_ms=None,
-    accept_wait_ms=None, busy_fraction=0.0, last_forward_at=9.5, max_drain_ms=1000.0, p95_soft_limit_ms=100.0, info=None, fingerprint=None,
+    accept_wait_ms=None, busy_fraction=0.0, last_forward_at=9.5, max_drain_ms=1000.0, p95_soft_limit_ms=100.0,
+    info=None, fingerprint=None,
 )  # fmt: skip
 
 
