@@ -206,7 +206,7 @@ def operator(installation: Installation) -> Kubectl:
 
 
 @pytest.fixture(scope="session")
-def service(installation: Installation, cluster_kubectl: Kubectl) -> Service:
+def service(installation: Installation, cluster_kubectl: Kubectl) -> Iterator[Service]:
     """MiniLM on a PersistentVolume, served by two replicas, Ready."""
     volume, claim = _model_volume(STATE / "models")
     cluster_kubectl.apply(volume, claim, embedding_service("minilm", uri=f"pvc://models/{MODEL}", replicas=2))
@@ -215,7 +215,9 @@ def service(installation: Installation, cluster_kubectl: Kubectl) -> Service:
         lambda s: condition(s, "Ready")["status"] == "True" and s["status"].get("readyReplicas") == 2,
         within_seconds=300,
     )
-    return service
+    yield service
+    # It is in no namespace, and a claim of the next run could not have it; it goes as soon as its claim does.
+    cluster_kubectl.run("delete", "persistentvolume", volume["metadata"]["name"], "--wait=false")
 
 
 def _model_volume(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
