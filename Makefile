@@ -107,7 +107,7 @@ PEERS := $(SLUICE_CACHE_DIR)/peers-$(firstword $(shell sha256sum dev/locks/peers
 BENCH_ARGS ?=
 
 .PHONY: bench
-bench: venv ## Sluice and its peers side by side, 15 minutes; writes bench/results/ and bench/README.md (BENCH_ARGS)
+bench: venv ## Sluice and its peers side by side, 40 minutes; writes bench/results/ and bench/README.md (BENCH_ARGS)
 	@test -e $(PEERS)/.installed || { $(UV) venv --quiet --allow-existing --python $(PYTHON) $(PEERS) && \
 	  $(UV) pip sync --quiet --python $(PEERS)/bin/python --require-hashes dev/locks/peers.txt && \
 	  touch $(PEERS)/.installed; } || echo "the peers of dev/locks/peers.txt cannot be installed; going on without them" >&2

@@ -1,14 +1,10 @@
-"""Who takes part: servers asked over the network, and bare engines. Only who has its turn works; others are paused."""
+"""Who takes part, and the servers among them. Only who has its turn works; others are paused."""
 
 import asyncio
-import json
-import os
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 from bench import process
@@ -17,9 +13,6 @@ from bench.load import Answer, Generator
 from bench.rounds import Turn, percentiles
 from bench.workload import Rows
 
-# A model may be compiled first, for as long as bench/engines/packed.py waits for it.
-_START_SECONDS = 660
-_REPLY_SECONDS = 120
 Encode = Callable[[Sequence[Rows]], list[Request]]
 
 
@@ -35,6 +28,8 @@ class Cell:
         clients: That wait for their answers (closed loop).
         per_second: Requests that come whatever happens (open loop); None in a closed loop.
         deadline_seconds: Of each request.
+        lead_seconds: Of the same load before what is measured, without a break: a queue of many clients takes so long
+            to become what it stays. None where every turn begins with an empty one.
     """
 
     group: str
@@ -44,6 +39,7 @@ class Cell:
     clients: int = 32
     per_second: float | None = None
     deadline_seconds: float = 60.0
+    lead_seconds: float | None = None
 
 
 class Contestant(Protocol):
@@ -80,11 +76,9 @@ class Server:
         self.wake()
         generator = Generator(self.target, self.caller)
         try:
-            run_up = max(0.5, seconds / 4)
-            await generator.closed_loop(made, clients=min(cell.clients, 32), seconds=run_up)
-            if cell.clients > 32:  # noqa: PLR2004 - the connections are there; the queue has to be, too
-                await generator.closed_loop(made, clients=cell.clients, seconds=run_up)
-            generator.answers.clear()
+            if cell.lead_seconds is None:
+                await generator.closed_loop(made, clients=cell.clients, seconds=max(0.5, seconds / 4))
+                generator.answers.clear()
             return await self._measured(generator, cell, made, number, seconds)
         finally:
             await generator.close()
@@ -93,21 +87,27 @@ class Server:
     async def _measured(
         self, generator: Generator, cell: Cell, made: Sequence[Request], number: int, seconds: float
     ) -> Turn:
-        before, counted = self._cpu(), self.counted() if self.counted else None
-        own_cpu = time.process_time()
-        if cell.per_second is None:
-            await generator.closed_loop(made, clients=cell.clients, seconds=seconds)
-        else:
-            await generator.open_loop(
-                made, per_second=cell.per_second, seconds=seconds, deadline_seconds=cell.deadline_seconds
-            )
-        own_cpu = time.process_time() - own_cpu
+        lead, seconds_said = cell.lead_seconds, None
+        # Asked beforehand: a load that goes on does not wait for the answer.
+        counted = self.counted() if self.counted else None
+        load = asyncio.create_task(_load(generator, cell, made, seconds + (lead or 0.0)))
+        if lead is not None:
+            await asyncio.wait({load}, timeout=lead)
+        before = self._cpu()
+        own_cpu, began = time.process_time(), time.monotonic()
+        await asyncio.wait({load}, timeout=None if lead is None else seconds)
+        own_cpu, ended = time.process_time() - own_cpu, time.monotonic()
         after = self._cpu()
+        await load
+        answers = generator.answers
+        if lead is not None:
+            answers, seconds_said = between(answers, began, ended), ended - began
         return summary(
-            generator.answers,
+            answers,
             cell,
             self.name,
             number,
+            seconds=seconds_said,
             padding=self._padding(made, counted),
             cpu_seconds=None if before is None or after is None else after - before,
             generator_cpu_seconds=own_cpu,
@@ -142,103 +142,33 @@ class Server:
         return self._made[key]
 
 
-class BareEngine:
-    """An engine in a process of its own that is told what to do line by line; idle, it waits for the next one.
-
-    Args:
-        name: Of the contestant.
-        command: Starts it.
-        log: For what libraries say.
-        threads: For OpenMP, which reads it once.
-    """
-
-    def __init__(self, name: str, command: Sequence[str], log: Path, threads: int) -> None:
-        self.name = name
-        self.ways: dict[str, Any] = {}
-        with log.open("wb") as written:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=written,
-                text=True,
-                env={**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"},
-            )
-        self._log = log
-
-    async def wait(self) -> None:
-        """Until it is loaded.
-
-        Raises:
-            EngineError: It ended.
-            TimeoutError: It was not loaded in time.
-        """
-        await self._read(_START_SECONDS)
-
-    async def ask(self, what: str, **arguments: Any) -> Any:
-        """Gives one command and waits for its reply.
-
-        Raises:
-            EngineError: It ended.
-            TimeoutError: It did not answer in time.
-        """
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps({"do": what, **arguments}) + "\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            raise EngineError(self._said()) from None
-        return await self._read(_REPLY_SECONDS)
-
-    async def turn(self, cell: Cell, work: Sequence[Rows], number: int, seconds: float) -> Turn:
-        """See Contestant; the texts of the mix were loaded beforehand."""
-        del work
-        told = await self.ask("measure", mix=cell.mix, seconds=seconds)
-        return Turn(
-            self.name, number, told["seconds"], told["texts"], told["tokens"], {"OK": told["texts"]},
-            padding=told["computed_tokens"] / told["tokens"], cpu_seconds=told["cpu_seconds"],
-            rss_mib=process.rss_mib(self._process.pid),
-        )  # fmt: skip
-
-    def close(self) -> None:
-        """Ends the process."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        # Last, as a thread may still wait for a line.
-        self._process.stdout.close()
-
-    async def _read(self, within_seconds: float) -> Any:
-        assert self._process.stdout is not None
-        line = await asyncio.wait_for(asyncio.to_thread(self._process.stdout.readline), within_seconds)
-        if not line:
-            raise EngineError(self._said())
-        return json.loads(line)
-
-    def _said(self) -> str:
-        said = self._log.read_text(errors="replace").strip().splitlines()
-        return f"it ended: {said[-1][:300] if said else 'it said nothing'}"
+async def _load(generator: Generator, cell: Cell, made: Sequence[Request], seconds: float) -> None:
+    if cell.per_second is None:
+        await generator.closed_loop(made, clients=cell.clients, seconds=seconds)
+    else:
+        await generator.open_loop(
+            made, per_second=cell.per_second, seconds=seconds, deadline_seconds=cell.deadline_seconds
+        )
 
 
-class EngineError(RuntimeError):
-    """A bare engine is gone; the text is the last that it said."""
+def between(answers: Sequence[Answer], began: float, ended: float) -> list[Answer]:
+    """Those that came between two moments, whenever they were asked for."""
+    return [one for one in answers if began <= one.sent_at + one.seconds < ended]
 
 
-def summary(answers: Sequence[Answer], cell: Cell, name: str, number: int, **measured: Any) -> Turn:
+def summary(
+    answers: Sequence[Answer], cell: Cell, name: str, number: int, *, seconds: float | None = None, **measured: Any
+) -> Turn:
     """One turn's figures from its answers.
 
-    Seconds run until the last answer in a closed loop, so that all work and all time count; in an open loop as long
-    as requests came, as the load is given.
+    Where nothing else is said, seconds run until the last answer in a closed loop, so that all work and all time count;
+    in an open loop as long as requests came, as the load is given.
     """
     good = [one for one in answers if one.code == "OK"]
     started = min((one.sent_at for one in answers), default=0.0)
     ended = max((one.sent_at + one.seconds for one in answers), default=0.0)
-    seconds = ended - started if cell.per_second is None else len(answers) / cell.per_second
+    if seconds is None:
+        seconds = ended - started if cell.per_second is None else len(answers) / cell.per_second
     in_time = sum(one.seconds <= cell.deadline_seconds for one in good)
     return Turn(
         name, number, max(seconds, 1e-9), len(good), sum(one.tokens for one in good),

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from bench import checks, process, roster
-from bench.contestants import BareEngine, Server
+from bench.contestants import Server
+from bench.engine_process import BareEngine
 from bench.engines.base import Texts
 from bench.engines.worker import write_texts
 from bench.lineup import Lineup

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from bench import bare_engines, checks, roster, servers
-from bench.contestants import BareEngine, Contestant, EngineError, Server
+from bench.contestants import Contestant, Server
+from bench.engine_process import BareEngine, EngineError
 from bench.peers import PeerUnavailableError
 from bench.place import Place
 

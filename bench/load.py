@@ -90,7 +90,7 @@ class Generator:
                 leaves = dice.random() < cancel_share
                 patience = float(dice.uniform(0.001, 0.3)) if leaves else 60.0
                 pushback_ms = await self._ask(made[place % len(made)], place, time.monotonic(), patience, leaves=leaves)
-                await asyncio.sleep(pushback_ms / 1000)
+                await asyncio.sleep(min(pushback_ms / 1000, max(0.0, end - time.monotonic())))
                 place += clients
 
         await asyncio.gather(*(client(place) for place in range(clients)))

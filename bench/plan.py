@@ -14,8 +14,10 @@ _SERVERS_OF_TEXTS = (
     "infinity optimum",
     "text-embeddings-inference",
 )
-_ENGINES = tuple(name for name in roster.NAMES if name not in (*_SERVERS_OF_IDS, *_SERVERS_OF_TEXTS))
-_GROWING = (roster.NATIVE, roster.CORAL)
+_GROWING_CLIENTS = (roster.NATIVE, roster.PATIENT, roster.CORAL)
+_GROWING_TEXTS = (roster.NATIVE, roster.CORAL)
+_SERVERS = (*_SERVERS_OF_IDS, *_SERVERS_OF_TEXTS, *_GROWING_CLIENTS)
+_ENGINES = tuple(name for name in roster.NAMES if name not in _SERVERS)
 _ALONE = (roster.NATIVE, roster.FLOAT32, roster.CORAL)
 _OPEN = (roster.NATIVE, roster.FLOAT32, roster.CORAL)
 
@@ -27,6 +29,8 @@ OPEN_LOADS = (0.5, 1.0, 2.0)
 """Of what the first peer does in its closed loop, so that all get the very same load."""
 DEADLINE_SECONDS = 0.25
 _SMALL_GROUP_ROUNDS = 2
+# Until a thousand clients have found their places, those that were sent away at first among them.
+_LEAD_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +85,8 @@ def entrants(group: str) -> Sequence[str]:
         "offline": _ENGINES,
         "open": _OPEN,
         "alone": _ALONE,
-        "clients": _GROWING,
-        "texts": _GROWING,
+        "clients": _GROWING_CLIENTS,
+        "texts": _GROWING_TEXTS,
     }[group]
 
 
@@ -103,8 +107,8 @@ def _stages(group: str, options: Options) -> list[Stage]:
     names = [name for name in entrants(group) if options.wants(name)]
     few = min(options.rounds, _SMALL_GROUP_ROUNDS)
     if group == "clients":
-        cells = [Cell(group, "products", clients=clients) for clients in GROWING_CLIENTS]
-        return [Stage(cells, names, few, 2 * options.seconds)]
+        cells = [Cell(group, "products", clients=clients, lead_seconds=_LEAD_SECONDS) for clients in GROWING_CLIENTS]
+        return [Stage(cells, names, options.rounds, 4 * options.seconds)]
     if group == "texts":
         cells = [Cell(group, "products", texts=texts, clients=_clients_of(texts)) for texts in GROWING_TEXTS]
         return [Stage(cells, names, few, 2 * options.seconds)]
@@ -115,7 +119,9 @@ def _stages(group: str, options: Options) -> list[Stage]:
             for mix in mixes
             for load in OPEN_LOADS
         ]
-    mixes = ["products"] if group in ("texts-16", "alone") and "products" in options.mixes else options.mixes
+    mixes = options.mixes
+    if group in ("texts-16", "alone"):
+        mixes = ["products"] if "products" in options.mixes else options.mixes[:1]
     base = Cell(group, "", texts=16 if group.endswith("16") else 1, input="texts" if "texts" in group else "ids")
     clients = {"alone": 1, "ids-16": 8, "texts-16": 8}.get(group, 32)
     return [Stage([replace(base, mix=mix, clients=clients)], names, options.rounds, options.seconds) for mix in mixes]

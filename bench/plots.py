@@ -15,6 +15,7 @@ from bench.rounds import Spread
 _OURS = {
     roster.NATIVE: "#0b6e99",
     roster.FLOAT32: "#5fa8c7",
+    roster.PATIENT: "#4b8f6f",
     roster.COMPILED: "#0b6e99",
     roster.COMPILED_FLOAT32: "#5fa8c7",
     roster.COMPILED_INT8: "#084c6b",

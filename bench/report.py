@@ -72,7 +72,9 @@ def _growth(result: Result) -> str:
         for group, title in (("clients", "clients"), ("texts", "texts per request"))
         if outcome.cells(result, group)
     ]
-    return "\n\n".join([f"## As work grows\n\n{_GROWTH_NOTE}", *parts]) if parts else ""
+    steady = [cell["lead_seconds"] for cell in outcome.cells(result, "clients") if cell.get("lead_seconds")]
+    note = _GROWTH_NOTE + (_STEADY_NOTE.format(lead=steady[0]) if steady else "")
+    return "\n\n".join([f"## As work grows\n\n{note}", *parts]) if parts else ""
 
 
 def _absent(result: Result) -> str:
@@ -121,17 +123,24 @@ _OPEN_NOTE = (
     "the moment a request was due. What comes too late counts for nothing."
 )
 _GROWTH_NOTE = "Products. Larger requests come from fewer clients, so that the queue stays below the server's limit."
+_STEADY_NOTE = (
+    " As clients grow, each load goes on for {lead:g} s before what counts and does not end with it: a thousand"
+    " clients ask for more at once than two cores compute in a turn. A server that refuses what it cannot do within its"
+    " limit is asked again and again; the one that admits all shows what a long queue costs by itself."
+)
 _HEAD = """# Sluice beside its peers
 
 `make bench` made this page and the pictures on {date}, in {minutes:.0f} minutes, on {cpu}: {cores} cores
 ({flags}), {memory} GiB, Python {python}. {versions}. In the peers' environment: {peers}. While it ran, the host took
 {stolen} of the cores' time away.
 
-A shared machine's speed changes by half within minutes, so all take turns of {turn:g} s, {rounds} rounds of them, in
-an order that rotates, and ratios are taken within each round: each is the median over rounds, with its range.
-**Bold: Sluice loses.** Whoever has no turn is paused. Everybody gets the same texts (random whole words with lengths
-of the mix), the same weights and as many threads as there are cores, and is warmed up before each turn. Tokens are
-useful ones: padding does not count. Batches of 32 texts as they come, padded to their longest, would compute this
+A shared machine's speed changes by half within minutes, so all take turns of {turn:g} s, {rounds} rounds of them
+(longer turns, and some of them in two rounds only, in the open loop and as work grows), in an order that rotates, and
+ratios are taken within each round: each is the median over rounds, with its range. **Bold: Sluice loses.** Servers
+that have no turn are paused, engines without one wait for their next command. Everybody gets the same texts (random
+whole words with lengths of the mix), the same weights and as many threads as there are cores; servers are warmed up
+before each turn, engines when the texts are loaded. Latencies are those of good answers. Tokens are useful ones:
+padding does not count. Batches of 32 texts as they come, padded to their longest, would compute this
 many positions for each token: {naive}."""
 _ELSEWHERE = (
     "- A GPU: [GPU.md](GPU.md) is the page of one; front ends beside one: "

@@ -17,7 +17,7 @@ class Turn:
     Attributes:
         contestant: Its name.
         round: From 0.
-        seconds: From the first request until the last answer.
+        seconds: From the first request until the last answer, or between two moments of a load that goes on.
         requests: That were answered well.
         tokens: Of these, padding excluded.
         codes: How many requests ended with each code.

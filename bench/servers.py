@@ -12,6 +12,8 @@ from bench.peers import PeerUnavailableError
 from bench.place import Place
 from bench.workload import as_ids, as_openai, as_padded_ids, as_texts
 
+# More than a thousand clients can ask for at once, on any machine.
+_PATIENT_MS = 60_000
 Start = Callable[[contextlib.ExitStack], tuple[Server, checks.Embed]]
 
 
@@ -45,6 +47,7 @@ def starts(place: Place, exported: Path | None) -> Mapping[str, Start]:
     return {
         roster.NATIVE: _sluice(place, roster.NATIVE, "auto"),
         roster.FLOAT32: _sluice(place, roster.FLOAT32, "float32"),
+        roster.PATIENT: _sluice(place, roster.PATIENT, "auto", BACKPRESSURE_MAX_DRAIN_MS=str(_PATIENT_MS)),
         roster.CORAL: coral(roster.CORAL, "bfloat16"),
         roster.CORAL_FLOAT32: coral(roster.CORAL_FLOAT32, "float32"),
         "infinity torch": infinity("infinity torch", "torch"),
@@ -53,10 +56,12 @@ def starts(place: Place, exported: Path | None) -> Mapping[str, Start]:
     }
 
 
-def _sluice(place: Place, name: str, dtype: str) -> Start:
+def _sluice(place: Place, name: str, dtype: str, **settings: str) -> Start:
     def start(stack: contextlib.ExitStack) -> tuple[Server, checks.Embed]:
         started = stack.enter_context(
-            process.server(str(place.model), DTYPE=dtype, OMP_NUM_THREADS=str(place.threads), LOG_LEVEL="INFO")
+            process.server(
+                str(place.model), DTYPE=dtype, OMP_NUM_THREADS=str(place.threads), LOG_LEVEL="INFO", **settings
+            )
         )
 
         def counted() -> tuple[int, int]:

@@ -12,7 +12,8 @@ import numpy as np
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from bench import inspection, lineup, machine, plan, roster, rounds
-from bench.contestants import BareEngine, Cell, EngineError
+from bench.contestants import Cell
+from bench.engine_process import BareEngine, EngineError
 from bench.lineup import Lineup
 from bench.place import Place
 from bench.plan import Options, Stage
@@ -125,7 +126,7 @@ class Run:
             capacity = rounds.figure(turns, name, lambda turn: turn.requests_per_second)
             if capacity is not None and capacity.median:
                 return dataclasses.replace(cell, per_second=stage.load * capacity.median)
-        raise SystemExit("--groups open: its load is taken from ids-1; expected both")
+        raise SystemExit("--group open: its load is taken from ids-1; expected both")
 
     def _texts(self, mix: str, texts: int) -> list[Rows]:
         if (mix, texts) not in self._work:

@@ -109,9 +109,11 @@ def _host(result: Result) -> Iterator[Target]:
 def _growth(result: Result) -> Iterator[Target]:
     for group, key in (("clients", "clients"), ("texts", "texts")):
         for cell in outcome.cells(result, group)[1:]:
-            seen = outcome.grown(result, group, roster.NATIVE, outcome.tokens, **{key: cell[key]})
             unit = "clients" if key == "clients" else "texts per request"
-            yield Target(f"tokens/s at {cell[key]} {unit} ÷ at the first step", 1 - _FLAT, seen)
+            there = [name for name in (roster.NATIVE, roster.PATIENT) if name in outcome.names(result, cell)]
+            for name in there:
+                seen = outcome.grown(result, group, name, outcome.tokens, **{key: cell[key]})
+                yield Target(f"tokens/s at {cell[key]} {unit} ÷ at the first step: {name}", 1 - _FLAT, seen)
     alone = outcome.cells(result, "alone")
     for cell in outcome.cells(result, "clients")[-1:] if alone else []:
         first = outcome.seen(result, "alone", roster.NATIVE, lambda turn: turn.rss_mib, mix=alone[0]["mix"])

@@ -19,6 +19,8 @@ _TITLE = """# The engine on a GPU
 weights computes batches of about 8,960 tokens in rows of one length, from ids on the host to embeddings on the host; no
 server, no network. Everybody takes turns of one second, three rounds of them; rates are medians over the rounds, ratios
 are taken within each round. Rows of one length leave the padded layout nothing to pad: its best case.
+sentence-transformers attends by torch's own `sdpa`; flash-attn, which it would take, too, has no wheel: packed rows
+through torch's FlashAttention-2 stand for it.
 """
 _CEILINGS = """Measured in the same run: a large product in bfloat16 {matrix:.0f} TFLOP/s, a copy {copy:.2f} TB/s.
 """

@@ -1,13 +1,8 @@
 """A turn's figures, from the answers that came."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
-from bench import contestants
-from bench.contestants import BareEngine, Cell, summary
-from bench.lineup import About, Lineup
+from bench.contestants import Cell, between, summary
 from bench.load import Answer
 
 
@@ -35,18 +30,9 @@ def test_nobody_answered_is_no_latency_and_no_tokens() -> None:
     assert (turn.tokens_per_second, turn.latencies_ms, turn.codes) == (0.0, None, {})
 
 
-NEVER_ANSWERS = "import sys, time; print('{}', flush=True); time.sleep(600)"
-
-
-async def test_an_engine_that_does_not_answer_is_dismissed_and_its_process_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(contestants, "_REPLY_SECONDS", 1.0)
-    engine = BareEngine("stuck", [sys.executable, "-c", NEVER_ANSWERS], tmp_path / "log", threads=1)
-    await engine.wait()
-    lineup = Lineup()
-    lineup.add(engine, About("stuck", "engine", "never answers"))
-    assert await lineup.ask(engine, "on its first texts", "load") is None
-    assert lineup.engines == []
-    assert lineup.absent == {"stuck": "it ended on its first texts: it did not answer in time"}
-    assert engine._process.poll() is not None
+def test_of_a_load_that_goes_on_what_came_between_two_moments_counts() -> None:
+    answers = [answer(0.0, 0.9), answer(0.5, 0.5), answer(0.5, 1.4), answer(1.5, 0.5), answer(1.9, 5.0)]
+    inside = between(answers, 1.0, 2.0)
+    assert inside == [answer(0.5, 0.5), answer(0.5, 1.4)]
+    turn = summary(inside, Cell("clients", "products", lead_seconds=1.0), "A", 0, seconds=1.0)
+    assert (turn.tokens_per_second, turn.requests_per_second) == (20.0, 2.0)

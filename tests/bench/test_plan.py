@@ -28,6 +28,21 @@ def test_peers_that_take_texts_only_have_no_turn_where_ids_are_sent() -> None:
         assert not (takes_ids and any(name.startswith("infinity") for name in stage.names))
 
 
+def test_without_a_server_means_without_a_server() -> None:
+    assert not [name for name in plan.entrants("offline") if name.startswith(("Sluice", "coral", "infinity", "text-"))]
+
+
+def test_many_clients_have_found_their_places_before_they_are_measured() -> None:
+    (stage,) = [stage for stage in plan.stages(ALL) if stage.cells[0].group == "clients"]
+    assert all(cell.lead_seconds for cell in stage.cells)
+    assert roster.PATIENT in stage.names
+
+
+def test_a_single_client_asks_for_one_mix_so_that_it_is_compared_with_the_forward_of_the_same_texts() -> None:
+    options = Options(("queries", "passages"), ("alone",), 1.5, 3)
+    assert [cell.mix for stage in plan.stages(options) for cell in stage.cells] == ["queries"]
+
+
 def test_only_those_who_are_named_take_part() -> None:
     options = Options(("products",), ("ids-1",), 1.5, 3, only=("coral",))
     assert [name for name in roster.NAMES if options.wants(name)] == [roster.CORAL, roster.CORAL_FLOAT32]
