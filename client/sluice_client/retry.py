@@ -9,7 +9,10 @@ import grpc
 
 from sluice_client.retry_info import retry_delay_seconds
 
-_RETRYABLE = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE)
+# CANCELLED is not the caller's own here: gRPC's server says it, before any code of ours, to calls beyond the thousand
+# or so that wait for it to look at them. They were not begun.
+_NOT_BEGUN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+_RETRYABLE = (grpc.StatusCode.RESOURCE_EXHAUSTED, *_NOT_BEGUN)
 _PUSHBACK_KEY = "grpc-retry-pushback-ms"
 _STATUS_KEY = "grpc-status-details-bin"
 # Callers that were told the same do not come back at the same moment; never sooner than told.
@@ -131,8 +134,8 @@ def after_failure(
 
     A server under pressure says when to come back (`grpc-retry-pushback-ms`, gRFC A6: negative or
     unreadable means never; else google.rpc.RetryInfo). It is never asked sooner, and the longer it
-    refuses the later: at least an exponential backoff with full jitter (which alone spreads UNAVAILABLE
-    without a word). What the server paces costs no budget; what it does not, does. Without a word from it
+    refuses the later: at least an exponential backoff with full jitter (which alone spreads UNAVAILABLE and
+    CANCELLED without a word). What the server paces costs no budget; what it does not, does. Without a word from it
     RESOURCE_EXHAUSTED is final: gRPC says so of a message that is too large. Never waits past the deadline.
 
     Args:
@@ -144,7 +147,7 @@ def after_failure(
         dice: Uniform in [0, 1).
     """
     asked = asked_wait(failure.trailers)
-    if failure.code not in _RETRYABLE or (asked is None and failure.code is not grpc.StatusCode.UNAVAILABLE):
+    if failure.code not in _RETRYABLE or (asked is None and failure.code not in _NOT_BEGUN):
         return GiveUp()
     if asked is None:
         budget.on_failure()

@@ -90,6 +90,11 @@ def test_a_pod_that_went_away_is_tried_elsewhere_with_growing_patience() -> None
     assert [round(w.seconds, 2) for w in waits if isinstance(w, RetryIn)] == [0.1, 0.2, 0.4, 5.0]
 
 
+def test_a_call_that_grpcs_server_threw_away_before_it_was_begun_is_sent_again() -> None:
+    waits = [decide(grpc.StatusCode.CANCELLED, attempt=n, dice=0.9999) for n in (1, 2, 3)]
+    assert [round(w.seconds, 2) for w in waits if isinstance(w, RetryIn)] == [0.1, 0.2, 0.4]
+
+
 def test_attempts_are_bounded() -> None:
     assert isinstance(decide(GONE, attempt=8), RetryIn)
     assert decide(GONE, attempt=9) == GiveUp("no more than 9 attempts are allowed")
