@@ -57,12 +57,14 @@ def model_path(uri: str) -> str:
 
 def server_environment(spec: ServiceSpec) -> list[dict[str, Any]]:
     """The container's env: what the spec says, then what the user adds."""
+    shares_cache = cache_claim_of(spec.model) is not None
     fixed = {
         **_model(spec.model),
         **_server(spec.server),
-        "MODEL_CACHE_DIR": SHARED_CACHE_PATH if cache_claim_of(spec.model) else f"{CACHE_PATH}/models",
+        "MODEL_CACHE_DIR": SHARED_CACHE_PATH if shares_cache else f"{CACHE_PATH}/models",
         "HF_HOME": f"{CACHE_PATH}/huggingface",
-        "TORCHINDUCTOR_CACHE_DIR": f"{CACHE_PATH}/inductor",
+        # What was compiled is as dear as what was downloaded: a pod that is replaced finds it where the model is kept.
+        "TORCHINDUCTOR_CACHE_DIR": f"{SHARED_CACHE_PATH if shares_cache else CACHE_PATH}/inductor",
         "GRPC_PORT": str(GRPC_PORT),
         "HTTP_HEALTH_PORT": str(HTTP_PORT),
         "SHUTDOWN_PROPAGATION_SECONDS": str(PROPAGATION_SECONDS),

@@ -219,12 +219,14 @@ def test_downloads_are_kept_by_each_pod_or_shared() -> None:
     own = service(model={"uri": "hf://o/m", "cache": {"emptyDir": {"sizeLimit": "4Gi"}}})
     assert {"name": "cache", "emptyDir": {"sizeLimit": "4Gi"}} in pod(own)["volumes"]
     assert environment_of(own)["MODEL_CACHE_DIR"] == "/var/cache/sluice/models"
+    assert environment_of(own)["TORCHINDUCTOR_CACHE_DIR"] == "/var/cache/sluice/inductor"
     shared = service(model={"uri": "hf://o/m", "cache": {"persistentVolumeClaim": {"claimName": "downloads"}}})
     assert {"name": "downloads", "persistentVolumeClaim": {"claimName": "downloads"}} in pod(shared)["volumes"]
     assert {"name": "downloads", "mountPath": "/var/cache/sluice-models"} in pod(shared)["containers"][0][
         "volumeMounts"
     ]
     assert environment_of(shared)["MODEL_CACHE_DIR"] == "/var/cache/sluice-models"
+    assert environment_of(shared)["TORCHINDUCTOR_CACHE_DIR"] == "/var/cache/sluice-models/inductor"
 
 
 @pytest.mark.parametrize(
