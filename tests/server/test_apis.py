@@ -229,7 +229,11 @@ def test_get_info_says_what_is_served(embeddings: Any, minilm: RunningServer) ->
     info = embeddings.GetInfo(pb.GetInfoRequest(), timeout=10)
     assert (info.embedding_dimension, info.max_input_tokens, info.pooling) == (384, 256, "mean")
     assert info.dtype == "float32"
-    assert info.model_fingerprint == json.loads(get(f"{minilm.url}/info"))["model_fingerprint"]
+    assert (info.max_inputs_per_request, info.max_tokens_per_request) == (2048, 131_072)
+    over_http = json.loads(get(f"{minilm.url}/info"))
+    limits = ("max_inputs_per_request", "max_tokens_per_request", "max_input_tokens")
+    for name in ("model_fingerprint", "embedding_dimension", *limits):
+        assert over_http[name] == getattr(info, name), name
 
 
 def test_health_check_and_reflection_know_every_service(channel: grpc.Channel) -> None:

@@ -89,6 +89,19 @@ BAD_HTTP = {
     "empty-row": (b'{"input": [[7], []]}', "input[1] is an empty list; expected at least one token id"),
     "true": (b'{"input": [true]}', "input[0] is true or false; expected a text, a list of texts"),
     "id": (b'{"input": [7, 1e2]}', "input[1] is a number that is not whole; expected a token id"),
+    "beyond-64-bits": (
+        b'{"input": [7, 18446744073709551616]}',
+        "input[1] is a number beyond any vocabulary; expected a",
+    ),
+    "large-not-json": (
+        b'{"input": "' + b"a" * (1 << 20) + b'"',
+        "not JSON: unexpected end of data: line 1 column 1048589",
+    ),
+    "model": (b'{"input": "a", "model": ["m"]}', "model is a list: Input should be a valid string"),
+    "deep-dimensions": (
+        b'{"input": "a", "dimensions": ' + b"[" * 1000 + b"]" * 1000 + b"}",
+        "dimensions is a list: Input should be",
+    ),
     "dimensions": (b'{"input": "a", "dimensions": true}', "dimensions=true: Input should be a valid integer"),
     "format": (b'{"input": "a", "encoding_format": "int8"}', "encoding_format=\"int8\": Input should be 'float' or"),
 }

@@ -1,14 +1,13 @@
 """POST /v1/embeddings, as OpenAI's clients send it."""
 
 import asyncio
-import base64
 from itertools import chain
 
 import numpy as np
 from aiohttp import web
-from numpy.typing import NDArray
 
 from sluice_server.errors import InvalidRequestError, SluiceError
+from sluice_server.http.answer import written
 from sluice_server.http.body import EmbeddingsRequest, IdRows, inputs, parse
 from sluice_server.http.reading import read_body
 from sluice_server.http.refusals import refusal
@@ -29,7 +28,10 @@ def routes(service: EmbeddingService) -> list[web.RouteDef]:
             embedded = await _embed(service, asked, options)
         except SluiceError as error:
             return refusal(error)
-        return web.json_response(_body(asked, embedded, service))
+        info = service.engine.info
+        model = asked.model or (info.uri if info else "")
+        body = await written(embedded, encoding=asked.encoding_format, model=model)
+        return web.Response(body=body, content_type="application/json", charset="utf-8")
 
     return [web.post("/v1/embeddings", embeddings)]
 
@@ -68,22 +70,3 @@ def _rows(given: IdRows, vocab_size: int) -> TokenRows:
         if not 0 <= one < vocab_size:
             raise InvalidRequestError(f"token id {one} is not in the vocabulary; expected 0 to {vocab_size - 1}")
     return TokenRows(np.array(ids, dtype=np.int32), np.array([len(row) for row in given.rows], dtype=np.int32))
-
-
-def _body(asked: EmbeddingsRequest, embedded: Embedded, service: EmbeddingService) -> dict[str, object]:
-    info = service.engine.info
-    usage = {"prompt_tokens": embedded.tokens_used, "total_tokens": embedded.tokens_used}
-    data = [
-        {"object": "embedding", "index": index, "embedding": _encoded(row, asked.encoding_format)}
-        for index, row in enumerate(embedded.embeddings)
-    ]
-    return {
-        "object": "list",
-        "data": data,
-        "model": asked.model or (info.uri if info else ""),
-        "usage": usage,
-    }
-
-
-def _encoded(row: NDArray[np.generic], encoding: str) -> list[float] | str:
-    return base64.b64encode(row.tobytes()).decode() if encoding == "base64" else row.tolist()

@@ -5,12 +5,13 @@ from aiohttp import web
 from sluice_server import __version__, health
 from sluice_server.engine import Engine
 from sluice_server.metrics import Metrics
+from sluice_server.validation import RequestLimits
 
 # One batch takes milliseconds: a device silent for so long will not speak again.
 _HUNG_AFTER_SECONDS = 120.0
 
 
-def routes(engine: Engine, metrics: Metrics) -> list[web.RouteDef]:
+def routes(engine: Engine, metrics: Metrics, limits: RequestLimits) -> list[web.RouteDef]:
     """Every probe; all of them answer without a token.
 
     | path      | 200 while                                | 503 while                       |
@@ -41,7 +42,7 @@ def routes(engine: Engine, metrics: Metrics) -> list[web.RouteDef]:
         return web.Response(body=metrics.exposition(), headers={"Content-Type": "text/plain; version=0.0.4"})
 
     async def info(_: web.Request) -> web.Response:
-        return web.json_response(_info(engine))
+        return web.json_response(_info(engine, limits))
 
     return [
         web.get("/health", health_document),
@@ -58,7 +59,7 @@ def _probe(*, ok: bool, said: health.Phase) -> web.Response:
     return web.Response(text=text + "\n", status=200 if ok else 503)
 
 
-def _info(engine: Engine) -> dict[str, object]:
+def _info(engine: Engine, limits: RequestLimits) -> dict[str, object]:
     info = engine.info
     known = (
         {
@@ -80,5 +81,7 @@ def _info(engine: Engine) -> dict[str, object]:
         "version": __version__,
         "phase": engine.phase.name,
         "model_fingerprint": engine.fingerprint,
+        "max_inputs_per_request": limits.max_inputs,
+        "max_tokens_per_request": limits.max_tokens,
         **known,
     }

@@ -55,7 +55,7 @@ class HttpServer:
             *([token_middleware(token)] if token else []),
         ]
         app = web.Application(client_max_size=max_body_bytes, middlewares=middlewares)
-        app.add_routes([*probes.routes(engine, metrics), *openai.routes(service)])
+        app.add_routes([*probes.routes(engine, metrics, service.limits), *openai.routes(service)])
         self._runner = web.AppRunner(app, access_log=None, logger=_protocol_logger, shutdown_timeout=5)
 
     async def start(self, host: str, port: int) -> int:
