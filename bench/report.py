@@ -146,6 +146,8 @@ _ELSEWHERE = (
     "- A GPU: [GPU.md](GPU.md) is the page of one; front ends beside one: "
     "[front_ends.jsonl](results/front_ends.jsonl).\n"
     "- CPUs without bfloat16, as many are: [the page of one](results/no-bfloat16/README.md), int8 included.\n"
+    "- What a request and a text cost the server beside the model: [figures](results/host/host_path.json) and a "
+    "[flame graph](results/host/host_path.svg) of one text a request (`python -m bench.host_path`).\n"
 )
 _TAIL = """## How to run it
 
