@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
 
     embedding = made.add_argument_group("the embeddings")
     add = embedding.add_argument
-    add("--prompt-name", help="one of the model's own prompts, put before each text")
+    add("--prompt-name", help="one of the model's own prompts, put before each text; '' puts nothing there")
     add("--truncate", choices=["end", "start", "none"], default="end",
         help="what a text too long for the model loses; none refuses it; default: end")  # fmt: skip
     add("--dimensions", type=int, help="keep only the first so many dimensions")

@@ -27,7 +27,8 @@ class EmbedOptions:
     """What is asked of every input.
 
     Attributes:
-        prompt_name: One of the model's own prompts, put before each text.
+        prompt_name: One of the model's own prompts, put before each text; the model's default, if it has one, where it
+            is None, and nothing where it is empty.
         truncate: An input too long for the model loses its end or its start, or is refused.
         dimensions: Keep only the first so many; None keeps all.
         normalize: Rows of unit length.

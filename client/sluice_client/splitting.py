@@ -24,12 +24,14 @@ class ServiceLimits:
         max_tokens: In one request, all inputs together.
         max_input_tokens: Where a text is truncated.
         dimension: Of the embeddings.
+        has_default_prompt: A prompt goes before texts for which none is named.
     """
 
     max_inputs: int
     max_tokens: int
     max_input_tokens: int
     dimension: int
+    has_default_prompt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +43,14 @@ class PartSize:
         max_text_tokens: Estimated tokens of texts.
         max_id_tokens: Token ids.
         max_input_tokens: No single text is estimated longer: the service truncates it there.
+        has_default_prompt: See ServiceLimits.
     """
 
     max_inputs: int
     max_text_tokens: int
     max_id_tokens: int
     max_input_tokens: int
+    has_default_prompt: bool = False
 
     @classmethod
     def within(cls, limits: ServiceLimits, *, max_inputs: int, max_tokens: int) -> "PartSize":
@@ -56,6 +60,7 @@ class PartSize:
             max_text_tokens=min(max_tokens, limits.max_tokens // _WORST_CASE),
             max_id_tokens=min(max_tokens, limits.max_tokens),
             max_input_tokens=limits.max_input_tokens,
+            has_default_prompt=limits.has_default_prompt,
         )
 
 
@@ -137,7 +142,8 @@ class Splitter:
         """Its tokens, and the most that a part of its kind holds."""
         if not isinstance(one, str):
             return one.size, self._size.max_id_tokens
-        if self._options.prompt_name is not None:
+        named = self._options.prompt_name
+        if named or (named is None and self._size.has_default_prompt):
             # How long the prompt is only the server knows.
             return self._size.max_input_tokens, _WORST_CASE * self._size.max_text_tokens
         estimate = _SPECIAL_TOKENS + int(len(one.encode()) / _BYTES_PER_TOKEN)
@@ -168,7 +174,11 @@ def limits_of(info: pb.GetInfoResponse) -> ServiceLimits:
         ValueError: The service does not know its own limits, as its model is not loaded yet.
     """
     limits = ServiceLimits(
-        info.max_inputs_per_request, info.max_tokens_per_request, info.max_input_tokens, info.embedding_dimension
+        info.max_inputs_per_request,
+        info.max_tokens_per_request,
+        info.max_input_tokens,
+        info.embedding_dimension,
+        info.HasField("default_prompt_name"),
     )
     if not (limits.max_inputs and limits.max_tokens and limits.max_input_tokens and limits.dimension):
         raise ValueError("the service does not know its limits yet: its model is not loaded")

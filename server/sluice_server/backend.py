@@ -24,6 +24,7 @@ class ModelInfo:
         layout: packed or padded.
         pooling: mean, cls or last.
         prompts: The model's own prompts by name (config_sentence_transformers.json).
+        default_prompt_name: Of the one that goes before texts for which none is named; None where none does.
     """
 
     uri: str
@@ -37,6 +38,7 @@ class ModelInfo:
     layout: str
     pooling: str
     prompts: dict[str, str]
+    default_prompt_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

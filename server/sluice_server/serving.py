@@ -25,7 +25,8 @@ class EmbedOptions:
     """What a caller asks of every input.
 
     Attributes:
-        prompt_name: One of the model's own, put before each text.
+        prompt_name: One of the model's own, put before each text; the model's default where it is None, and nothing
+            where it is empty.
         truncate: What happens to an input that is too long.
         dimensions: Keep the first so many; None keeps all.
         normalize: Rows of unit length.
@@ -123,7 +124,7 @@ class EmbeddingService:
         terms = options.terms
         # Admitted before it is tokenized, wherever the engine is: a refusal costs no tokens, what waits for a thread is
         # bounded by what may be reserved, and the drain estimate knows of it.
-        reservation = await self.engine.reserve(tokenizer.estimate_tokens(texts), terms)
+        reservation = await self.engine.reserve(tokenizer.estimate_tokens(texts, prompt), terms)
         begun = time.perf_counter()
         try:
             encoded = await asyncio.get_running_loop().run_in_executor(
@@ -159,8 +160,9 @@ class EmbeddingService:
         raise NotReadyError("the model is not loaded yet")
 
 
-def _prompt(info: ModelInfo, name: str | None) -> str | None:
-    if name is None:
+def _prompt(info: ModelInfo, named: str | None) -> str | None:
+    name = info.default_prompt_name if named is None else named
+    if name is None or (name == "" and "" not in info.prompts):
         return None
     if name not in info.prompts:
         known = ", ".join(sorted(info.prompts)) or "none: this model has no prompts"

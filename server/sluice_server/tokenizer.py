@@ -66,10 +66,12 @@ class TextTokenizer:
         """All that makes the same tokenizer in another process: the arguments, the first of them as JSON's text."""
         return {"text": self._whole.to_str(), "max_tokens": self._max_tokens, "lowercase": self._lowercase}
 
-    def estimate_tokens(self, texts: Sequence[str]) -> int:
-        """About how many tokens the texts are, without looking at them closely; at least one each."""
-        ceiling = self._max_tokens
-        return sum(min(ceiling, _SPECIAL_TOKENS + int(len(text.encode()) / _BYTES_PER_TOKEN) + 1) for text in texts)
+    def estimate_tokens(self, texts: Sequence[str], prompt: str | None = None) -> int:
+        """About how many tokens the texts are behind a prompt, without looking at them closely; at least one each."""
+        ceiling, before = self._max_tokens, len((prompt or "").encode())
+        return sum(
+            min(ceiling, _SPECIAL_TOKENS + int((before + len(text.encode())) / _BYTES_PER_TOKEN) + 1) for text in texts
+        )
 
     def encode(self, texts: Sequence[str], *, prompt: str | None, truncate: Truncation) -> EncodedTexts:
         """Tokenizes texts; those that are too long lose their end or their start.

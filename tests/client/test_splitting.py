@@ -64,12 +64,16 @@ def test_a_text_counts_no_more_than_the_service_keeps_of_it() -> None:
     assert [len(p.inputs) for p in split(["x" * 10_000] * 4, OPTIONS, size(tokens=512))] == [2, 2]
 
 
-def test_with_a_prompt_every_text_counts_as_the_longest_that_it_can_be() -> None:
-    limits = ServiceLimits(max_inputs=100, max_tokens=1000, max_input_tokens=250, dimension=4)
-    parts = split(
-        ["a"] * 10, EmbedOptions(prompt_name="query"), PartSize.within(limits, max_inputs=64, max_tokens=4096)
-    )
-    assert [len(p.inputs) for p in parts] == [4, 4, 2]
+@pytest.mark.parametrize(
+    ("named", "has_default", "sizes"),
+    [("query", False, [4, 4, 2]), (None, True, [4, 4, 2]), (None, False, [10]), ("", True, [10])],
+)
+def test_with_a_prompt_every_text_counts_as_the_longest_that_it_can_be(
+    named: str | None, sizes: list[int], *, has_default: bool
+) -> None:
+    limits = ServiceLimits(100, 1000, max_input_tokens=250, dimension=4, has_default_prompt=has_default)
+    whole = PartSize.within(limits, max_inputs=64, max_tokens=4096)
+    assert [len(p.inputs) for p in split(["a"] * 10, EmbedOptions(prompt_name=named), whole)] == sizes
 
 
 def test_the_smaller_of_what_the_client_wants_and_the_service_takes_counts() -> None:

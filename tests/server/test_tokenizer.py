@@ -129,3 +129,4 @@ def test_the_estimate_is_near_and_never_above_the_limit(tokenizer: TextTokenizer
     assert true <= tokenizer.estimate_tokens(english) <= 2 * true
     assert tokenizer.estimate_tokens(["x" * 100_000]) == 256
     assert tokenizer.estimate_tokens([""]) >= 1
+    assert tokenizer.estimate_tokens([""], "x" * 35) >= 11

@@ -135,7 +135,7 @@ class GetInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetInfoResponse(_message.Message):
-    __slots__ = ("version", "model_uri", "model_revision", "model_fingerprint", "embedding_dimension", "max_input_tokens", "max_inputs_per_request", "max_tokens_per_request", "dtype", "device", "pooling", "prompt_names")
+    __slots__ = ("version", "model_uri", "model_revision", "model_fingerprint", "embedding_dimension", "max_input_tokens", "max_inputs_per_request", "max_tokens_per_request", "dtype", "device", "pooling", "prompt_names", "default_prompt_name")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_URI_FIELD_NUMBER: _ClassVar[int]
     MODEL_REVISION_FIELD_NUMBER: _ClassVar[int]
@@ -148,6 +148,7 @@ class GetInfoResponse(_message.Message):
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     POOLING_FIELD_NUMBER: _ClassVar[int]
     PROMPT_NAMES_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_PROMPT_NAME_FIELD_NUMBER: _ClassVar[int]
     version: str
     model_uri: str
     model_revision: str
@@ -160,4 +161,5 @@ class GetInfoResponse(_message.Message):
     device: str
     pooling: str
     prompt_names: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, version: _Optional[str] = ..., model_uri: _Optional[str] = ..., model_revision: _Optional[str] = ..., model_fingerprint: _Optional[str] = ..., embedding_dimension: _Optional[int] = ..., max_input_tokens: _Optional[int] = ..., max_inputs_per_request: _Optional[int] = ..., max_tokens_per_request: _Optional[int] = ..., dtype: _Optional[str] = ..., device: _Optional[str] = ..., pooling: _Optional[str] = ..., prompt_names: _Optional[_Iterable[str]] = ...) -> None: ...
+    default_prompt_name: str
+    def __init__(self, version: _Optional[str] = ..., model_uri: _Optional[str] = ..., model_revision: _Optional[str] = ..., model_fingerprint: _Optional[str] = ..., embedding_dimension: _Optional[int] = ..., max_input_tokens: _Optional[int] = ..., max_inputs_per_request: _Optional[int] = ..., max_tokens_per_request: _Optional[int] = ..., dtype: _Optional[str] = ..., device: _Optional[str] = ..., pooling: _Optional[str] = ..., prompt_names: _Optional[_Iterable[str]] = ..., default_prompt_name: _Optional[str] = ...) -> None: ...

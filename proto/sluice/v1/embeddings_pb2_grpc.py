@@ -62,7 +62,8 @@ class EmbeddingsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def EmbedStream(self, request_iterator, context):
-        """Many requests over one stream; replies come as they finish, matched by request_id.
+        """Many requests over one stream; replies come as they finish, matched by request_id. The server ends a connection
+        after MAX_CONNECTION_AGE_SECONDS (300) and a minute's grace: a stream that goes on longer is opened anew.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -73,6 +73,7 @@ def _info(engine: Engine, limits: RequestLimits) -> dict[str, object]:
             "execution": engine.backend.execution if engine.backend else None,
             "pooling": info.pooling,
             "prompts": info.prompts,
+            "default_prompt_name": info.default_prompt_name,
         }
         if info
         else {}

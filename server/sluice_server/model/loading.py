@@ -41,7 +41,14 @@ def load_model(config: ModelConfig, report: Callable[[str, str], None]) -> Loade
     Raises:
         ModelLoadError: The text names what is missing and what is expected.
     """
-    source = sources.fetch(config.uri, config.revision, config.cache_dir, report, allow_pickle=config.allow_pickle)
+    source = sources.fetch(
+        config.uri,
+        config.revision,
+        config.cache_dir,
+        report,
+        allow_pickle=config.allow_pickle,
+        trust_remote_code=config.trust_remote_code,
+    )
     report("loading", f"{source.folder.name} into memory")
     try:
         return _load(config, source, report)
@@ -213,6 +220,7 @@ def _info(
         layout=config.layout,
         pooling=files.pooling if config.pooling == "auto" else config.pooling,
         prompts=dict(files.prompts),
+        default_prompt_name=files.default_prompt_name,
     )
 
 

@@ -17,6 +17,7 @@ from sluice_server.errors import ModelLoadError
 # Safetensors only: a pickle could run code.
 _FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*/config.json"]
 _PICKLES = ["*.bin"]
+_CODE = ["*.py"]
 _EXPECTED = (
     "expected a folder (/path or file:///path), a hub id (org/name, hf://org/name[@revision]) or s3://bucket/folder"
 )
@@ -42,6 +43,7 @@ def fetch(
     report: Callable[[str, str], None],
     *,
     allow_pickle: bool = False,
+    trust_remote_code: bool = False,
 ) -> Source:
     """Finds or downloads a model.
 
@@ -52,6 +54,7 @@ def fetch(
         cache_dir: For downloads.
         report: Told of a download.
         allow_pickle: Download weights in the old format, too.
+        trust_remote_code: Download the model's own code, too.
 
     Raises:
         ModelLoadError: There is no such model; the text names what was looked for.
@@ -61,7 +64,7 @@ def fetch(
     # As transformers does, a folder that is there goes before a hub id of the same words.
     if uri.startswith(("/", "./", "../")) or (Path(uri) / "config.json").exists():
         return _folder(Path(uri), uri)
-    patterns = [*_FILES, *_PICKLES] if allow_pickle else _FILES
+    patterns = [*_FILES, *(_PICKLES if allow_pickle else ()), *(_CODE if trust_remote_code else ())]
     if uri.startswith("s3://"):
         return _from_store(uri, revision, cache_dir, patterns, report)
     if "://" in uri and not uri.startswith("hf://"):

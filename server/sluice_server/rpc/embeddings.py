@@ -102,6 +102,8 @@ class EmbeddingsServicer(embeddings_pb2_grpc.EmbeddingsServicer):
             response.max_input_tokens = info.max_input_tokens
             response.dtype, response.device, response.pooling = info.dtype, info.device, info.pooling
             response.prompt_names.extend(sorted(info.prompts))
+            if info.default_prompt_name is not None:
+                response.default_prompt_name = info.default_prompt_name
         return response
 
     async def _embed(self, request: pb.EmbedRequest, asked: Terms) -> Embedded:

@@ -117,7 +117,8 @@ def test_the_memory_left_below_the_limit(tmp_path: Path) -> None:
     assert memory.free_bytes(tmp_path) is None
     (tmp_path / "memory.max").write_text("1000\n")
     (tmp_path / "memory.current").write_text("300\n")
-    assert memory.free_bytes(tmp_path) == 700
+    (tmp_path / "memory.stat").write_text("anon 80\ninactive_file 150\nactive_file 70\n")
+    assert memory.free_bytes(tmp_path) == 850, "files that nobody uses now are given up"
 
 
 def test_a_tight_memory_limit_keeps_the_model_as_it_is(

@@ -39,6 +39,14 @@ def test_minilm_equals_sentence_transformers(model_folder: Path, reference: Any,
     assert cosines(ours, reference.encode(TEXTS)).min() >= 0.9999
 
 
+def test_a_model_that_todays_sentence_transformers_saved_is_cut_where_it_cuts(reference: Any, tmp_path: Path) -> None:
+    reference.save(str(tmp_path))
+    assert "max_seq_length" not in json.loads((tmp_path / "sentence_bert_config.json").read_text())
+    loaded = load(tmp_path)
+    assert loaded.backend.info.max_input_tokens == reference.max_seq_length == 256
+    assert cosines(embed(loaded, TEXTS), reference.encode(TEXTS)).min() >= 0.9999
+
+
 def test_minilm_in_bfloat16_is_close(model_folder: Path, reference: Any) -> None:
     assert cosines(embed(load(model_folder, dtype="bfloat16"), TEXTS), reference.encode(TEXTS)).min() >= 0.999
 

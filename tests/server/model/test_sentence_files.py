@@ -51,6 +51,54 @@ def test_a_module_that_is_not_served_is_an_error(tmp_path: Path, kind: str) -> N
         sentence_files.read(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("sentence", "tokenizer", "length"),
+    [
+        ({}, {}, None),
+        ({}, {"model_max_length": 256}, 256),
+        ({}, {"model_max_length": 10**30}, None),
+        ({"max_seq_length": 99}, {"model_max_length": 256}, 99),
+        ({"max_seq_length": None}, {"model_max_length": 256}, 256),
+        ({"max_seq_length": 99, "processor_kwargs": {"model_max_length": 64}}, {}, 64),
+        ({"max_seq_length": 99, "tokenizer_args": {"model_max_length": 64}}, {}, 64),
+        ({"max_seq_length": 99, "processing_kwargs": {"text": {"max_length": 50}}}, {}, 50),
+        ({}, {"max_len": 77}, 77),
+    ],
+)
+def test_who_says_where_texts_are_truncated(
+    tmp_path: Path, sentence: dict[str, Any], tokenizer: dict[str, Any], length: int | None
+) -> None:
+    write(tmp_path, "sentence_bert_config.json", sentence)
+    write(tmp_path, "tokenizer_config.json", tokenizer)
+    assert sentence_files.read(tmp_path).max_seq_length == length
+
+
+def test_the_length_in_a_file_that_is_named_by_its_family(tmp_path: Path) -> None:
+    write(tmp_path, "sentence_roberta_config.json", {"max_seq_length": 99})
+    assert sentence_files.read(tmp_path).max_seq_length == 99
+
+
+def test_a_default_prompt_that_sentence_transformers_knows_as_empty_is_none(tmp_path: Path) -> None:
+    write(tmp_path, "config_sentence_transformers.json", {"default_prompt_name": "query"})
+    assert sentence_files.read(tmp_path).default_prompt_name is None
+
+
+def test_a_default_prompt_that_is_none_of_the_prompts_is_an_error(tmp_path: Path) -> None:
+    described = {"prompts": {"query": "q: ", "title": "t: "}, "default_prompt_name": "passage"}
+    write(tmp_path, "config_sentence_transformers.json", described)
+    with pytest.raises(ModelLoadError, match="default_prompt_name is 'passage'; expected one of: query, title"):
+        sentence_files.read(tmp_path)
+
+
+def test_prompts_that_would_have_to_be_left_out_of_pooling_are_an_error(tmp_path: Path) -> None:
+    write(tmp_path, "1_Pooling/config.json", {"pooling_mode_mean_tokens": True, "include_prompt": False})
+    write(tmp_path, "config_sentence_transformers.json", {"prompts": {"query": ""}})
+    assert sentence_files.read(tmp_path).prompts == {"query": ""}, "an empty one is nothing to leave out"
+    write(tmp_path, "config_sentence_transformers.json", {"prompts": {"query": "q: "}})
+    with pytest.raises(ModelLoadError, match="include_prompt is false"):
+        sentence_files.read(tmp_path)
+
+
 def test_length_case_and_prompts(tmp_path: Path) -> None:
     write(tmp_path, "sentence_bert_config.json", {"max_seq_length": 99, "do_lower_case": True})
     write(tmp_path, "config_sentence_transformers.json", {"prompts": {"query": "query: "}})

@@ -54,6 +54,21 @@ def test_a_hub_id_offline(hub_cache: Path, uri: str) -> None:
     assert (source.folder / "config.json").exists()
 
 
+@pytest.mark.parametrize(("trusted", "comes"), [(False, False), (True, True)])
+def test_a_models_own_code_comes_only_where_it_is_trusted(
+    monkeypatch: pytest.MonkeyPatch, *, trusted: bool, comes: bool
+) -> None:
+    asked: list[str] = []
+
+    def download(_name: str, *, allow_patterns: list[str], **_others: object) -> str:
+        asked.extend(allow_patterns)
+        return "/somewhere/revision"
+
+    monkeypatch.setattr(sources, "snapshot_download", download)
+    sources.fetch("org/tiny", None, "/nonexistent", lambda *_: None, trust_remote_code=trusted)
+    assert ("*.py" in asked) == comes
+
+
 def test_a_revision_of_its_own_setting(hub_cache: Path) -> None:
     assert fetch("org/tiny", "v1", str(hub_cache)).revision == COMMIT
 

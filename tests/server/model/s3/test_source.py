@@ -1,7 +1,9 @@
 """What is fetched from a store, and what it becomes: a model equal to the folder that was uploaded."""
 
+import dataclasses
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,12 @@ from sluice.v1 import embeddings_pb2 as pb
 from sluice.v1 import embeddings_pb2_grpc
 from sluice_server.backend import Batch
 from sluice_server.errors import ModelLoadError
-from sluice_server.model import sources
+from sluice_server.model import ModelConfig, load_model, sources
 from sluice_server.tokenizer import Truncation
+from transformers import dynamic_module_utils
 
 from tests.server.conftest import running_server
-from tests.server.model.conftest import load
+from tests.server.model.conftest import load, random_batch
 from tests.server.model.s3.bucket import Bucket, content, refusal
 from tests.server.test_apis import get
 
@@ -65,6 +68,37 @@ def test_pickles_come_only_when_they_are_asked_for(bucket: Bucket) -> None:
     with pytest.raises(ModelLoadError, match=r"no weights; expected \*\.safetensors; it holds config\.json, pytorch_"):
         fetch(False)
     assert content(fetch(True).folder)["pytorch_model.bin"] == b"weights"
+
+
+OWN_CODE = """
+from transformers import BertConfig, BertModel
+
+class OwnConfig(BertConfig):
+    model_type = "own"
+
+class OwnModel(BertModel):
+    config_class = OwnConfig
+"""
+
+
+def test_a_model_of_its_own_code_is_served_where_the_code_is_trusted(
+    bucket: Bucket, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.upload(tiny)
+    own = {"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModel": "own.OwnModel"}}
+    bucket.put("config.json", json.dumps({**json.loads((tiny / "config.json").read_text()), **own}).encode())
+    bucket.put("own.py", OWN_CODE.encode())
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(bucket.cache / "modules"))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    config = ModelConfig(bucket.uri, cache_dir=str(bucket.cache), dtype="float32")
+    with pytest.raises(ModelLoadError, match="trust_remote_code=True"):
+        load_model(config, lambda *_: None)
+    assert not list(bucket.cache.rglob("own.py")), "nor does it come"
+    loaded = load_model(dataclasses.replace(config, trust_remote_code=True), lambda *_: None)
+    batch = random_batch()
+    np.testing.assert_allclose(
+        loaded.backend.embed(batch).embeddings, load(tiny).backend.embed(batch).embeddings, atol=1e-5
+    )
 
 
 def test_a_second_start_downloads_nothing(bucket: Bucket, tiny: Path) -> None:
