@@ -23,6 +23,9 @@ def main() -> int:
     from sluice_server.model import load_model
     from sluice_server.server import serve
 
+    # It brings a handler of its own when it is imported.
+    logs.adopt("transformers")
+
     try:
         uvloop.run(serve(settings, load_model))
     except OSError as error:

@@ -23,6 +23,7 @@ def engine_config(settings: Settings) -> EngineConfig:
         model_uri=settings.model_path,
         boundaries=settings.buckets,
         batch_sizes=settings.batch_sizes,
+        max_batches_at_device=settings.gpu_queue_maxsize,
         intake=IntakeConfig(
             AdmissionLimits(
                 max_drain_ms=settings.backpressure_max_drain_ms if throughput else None,
@@ -37,13 +38,15 @@ def engine_config(settings: Settings) -> EngineConfig:
 def batch_limits(settings: Settings, backend: Backend) -> BatchLimits:
     """What one batch may be, on this device and in this layout."""
     target_ms = settings.target_batch_ms or _TARGET_BATCH_MS[backend.info.device]
+    is_packed = backend.info.layout == "packed"
     return BatchLimits(
-        max_rows=settings.max_batch_size,
+        # More rows than the largest size would be a shape of its own each time.
+        max_rows=settings.max_batch_size if is_packed else min(settings.max_batch_size, settings.batch_sizes[-1]),
         max_tokens=settings.max_tokens_per_batch,
         target_seconds=target_ms / 1000,
         stale_after_seconds=settings.deadline_wait_ms / 1000,
         patience_seconds=settings.backpressure_max_drain_ms / 1000,
-        mixes_buckets=backend.info.layout == "packed",
+        mixes_buckets=is_packed,
         token_steps=backend.token_steps if isinstance(backend, LaunchingBackend) else (),
     )
 

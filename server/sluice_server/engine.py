@@ -4,11 +4,12 @@ admit ▶ buckets ▶ next_batch ▶ assemble ▶ worker ▶ deliver
 """
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -24,7 +25,7 @@ from sluice_server.cost import CostModel, Measurement
 from sluice_server.counters import Counters
 from sluice_server.errors import DeadlineExceededError, ServerFailedError, SluiceError
 from sluice_server.estimates import Estimates
-from sluice_server.flight import Flight, Underway, tokens_by_bucket
+from sluice_server.flight import MAX_PENDING, Flight, Underway, tokens_by_bucket
 from sluice_server.health import BusyWindow, Phase
 from sluice_server.intake import Intake, IntakeConfig
 from sluice_server.jobs import BatchResult, Job
@@ -45,12 +46,14 @@ class EngineConfig:
         boundaries: Of the buckets, ascending.
         batch_sizes: Fixed ones, ascending.
         intake: What may be taken in.
+        max_batches_at_device: Running and prefetched.
     """
 
     model_uri: str
     boundaries: Sequence[int]
     batch_sizes: Sequence[int]
     intake: IntakeConfig
+    max_batches_at_device: int = MAX_PENDING
 
 
 class Engine:
@@ -80,7 +83,7 @@ class Engine:
         self._buckets = Buckets(config.boundaries)
         self._busy = BusyWindow()
         self._pending: set[PendingRequest] = set()
-        self._flight = Flight()
+        self._flight = Flight(config.max_batches_at_device)
         self._estimates = Estimates(self._buckets, self._flight, self.cost)
         self._serving_since: float | None = None
         self._last_forward_at: float | None = None
@@ -178,6 +181,10 @@ class Engine:
 
     def on_result(self, number: int, result: BatchResult) -> None:
         """A batch is done: delivers it, turns the crank, and learns from it."""
+        with self._failing_loudly():
+            self._take_result(number, result)
+
+    def _take_result(self, number: int, result: BatchResult) -> None:
         now = self._clock()
         # From one answer to the next: what the device's own time leaves out, callers wait for, too.
         lived_seconds = self._flight.running_seconds(now)
@@ -316,8 +323,14 @@ class Engine:
 
     def _turn(self) -> None:
         self._turn_scheduled = False
-        try:
+        with self._failing_loudly():
             self._feed_device()
+
+    @contextlib.contextmanager
+    def _failing_loudly(self) -> Iterator[None]:
+        """A fault of the engine's own ends the service: nobody is left to wait for what will not come."""
+        try:
+            yield
         except Exception as error:
             logger.exception("the engine failed")
             self.failed(f"the engine failed: {type(error).__name__}: {error}")

@@ -33,9 +33,11 @@ class Flight:
     """Batches in the order in which the device computes them.
 
     Attributes:
+        most: Batches at the device at once; more than two would only be further from those who come next.
         tokens: Of all batches at the device.
     """
 
+    most: int = MAX_PENDING
     tokens: int = 0
     _batches: dict[int, Underway] = field(default_factory=dict)
     _running_since: float | None = None
@@ -63,7 +65,7 @@ class Flight:
 
     def feed_at(self, now: float) -> float | None:
         """When the device should get its next batch; None where it has all that it may have."""
-        if len(self._batches) >= MAX_PENDING:
+        if len(self._batches) >= min(self.most, MAX_PENDING):
             return None
         return now + self.open_seconds(now)
 

@@ -53,7 +53,7 @@ class Intake:
         """
         if terms.waited_ms is not None:
             self._waited_ms, self._waited_at = terms.waited_ms, now
-        self._check_latency(tokens, now)
+        self._check_latency(tokens, terms.priority, now)
         remaining_ms = None if terms.deadline == NO_DEADLINE else 1000 * (terms.deadline - now)
         verdict = self._decide(tokens, load, terms.priority, remaining_ms, terms.waited_ms)
         if isinstance(verdict, Refuse):
@@ -108,7 +108,9 @@ class Intake:
         """Whether a request of one token would be refused for this load."""
         gate = self._config.latency_gate
         verdict = self._decide(1, load, Priority.INTERACTIVE, None, self.accept_wait_ms(now))
-        return isinstance(verdict, Refuse) or (gate is not None and gate.stage_at(self.p95_ms(now)) == "hard")
+        return isinstance(verdict, Refuse) or (
+            gate is not None and self.reserved_tokens > 0 and gate.stage_at(self.p95_ms(now)) == "hard"
+        )
 
     def _decide(
         self, tokens: int, load: Load, priority: Priority, remaining_ms: float | None, waited_ms: float | None
@@ -117,9 +119,11 @@ class Intake:
             tokens, load, self._config.limits, priority=priority, remaining_ms=remaining_ms, waited_ms=waited_ms
         )
 
-    def _check_latency(self, tokens: int, now: float) -> None:
+    def _check_latency(self, tokens: int, priority: Priority, now: float) -> None:
+        """Who comes to an idle server is taken: what was slow is over, and only new answers can say that it is."""
         gate = self._config.latency_gate
-        if gate is not None and tokens:
+        if gate is not None and tokens and self.reserved_tokens:
             p95_ms = self._latencies.p95_ms(now)
-            if gate.refuses(p95_ms):
-                raise OverloadedError(f"the P95 latency is {p95_ms:.0f} ms", round(p95_ms or 0), "latency")
+            if gate.refuses(p95_ms, priority):
+                message = f"the P95 latency is {p95_ms:.0f} ms, {gate.limit_ms:.0f} ms are allowed"
+                raise OverloadedError(message, round(p95_ms or 0), "latency")

@@ -88,13 +88,20 @@ def run_job(backend: Backend, job: Job) -> BatchResult:
     return attempted.result(started_at, time.perf_counter() - started, left_out)
 
 
+class _RowTooLargeError(OutOfDeviceMemoryError):
+    """The batch was one row, which has no halves."""
+
+
 def attempt(backend: Backend, batch: Batch, compute: Callable[[], Computed]) -> Attempt:
     """Computes a batch, or says what went wrong."""
     try:
         output, too_large = compute()
-    except OutOfDeviceMemoryError:
-        logger.exception("half a batch does not fit the device either", extra={"tokens": batch.useful_tokens})
-        return Attempt(None, BatchFailedError("the device is out of memory"), size(backend, batch) // 2)
+    except OutOfDeviceMemoryError as error:
+        words = "half a batch, or a single row, does not fit the device"
+        logger.exception(words, extra={"tokens": batch.useful_tokens})
+        # A row cannot be halved: that one is too large says nothing of batches of others.
+        too_large = None if isinstance(error, _RowTooLargeError) else size(backend, batch) // 2
+        return Attempt(None, BatchFailedError("the device is out of memory"), too_large)
     except Exception as cause:
         logger.exception("a batch failed", extra={"tokens": batch.useful_tokens, "bucket": batch.bucket})
         lost = str(cause) if isinstance(cause, DeviceLostError) else None
@@ -147,7 +154,7 @@ def embed_halves(backend: Backend, batch: Batch) -> Computed:
         OutOfDeviceMemoryError: A half did not fit, or the batch is one row.
     """
     if len(batch.lengths) == 1:
-        raise OutOfDeviceMemoryError("a single row does not fit the device")
+        raise _RowTooLargeError("a single row does not fit the device")
     outputs = [backend.embed(half) for half in _halves(batch)]
     embeddings = np.concatenate([one.embeddings for one in outputs])
     return BatchOutput(embeddings, sum(one.computed_tokens for one in outputs)), size(backend, batch)

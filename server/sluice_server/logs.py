@@ -32,8 +32,16 @@ def configure(level: str, log_format: str) -> None:
     handler.setFormatter(formatter(log_format))
     handler.addFilter(RequestFilter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.captureWarnings(True)
     for noisy in _NOISY:
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def adopt(library: str) -> None:
+    """Takes a library's own handler from it: its records look like all the others."""
+    logger = logging.getLogger(library)
+    logger.handlers.clear()
+    logger.propagate = True
 
 
 def formatter(log_format: str) -> logging.Formatter:

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from sluice_server import tls_check
+
 CONTROL_TOKENS = (
     "[product]", "[title]", "[category]", "[brand]", "[color]", "[attributes]", "[identifiers]", "[bullets]",
     "[description]", "[price]", "[attr_key]", "[attr_val]", "[id_key]", "[id_val]", "[=]", "[;]", "[|]",
@@ -14,6 +16,7 @@ CONTROL_TOKENS = (
 )  # fmt: skip
 
 
+_MODEL_SCHEMES = ("file", "hf", "s3")
 _MOST_FRONT_ENDS = 256
 # CloudWatch's own rule; besides, AWS/ is Amazon's.
 _CLOUDWATCH_NAMESPACE = r"^[A-Za-z0-9._/#:-]{1,255}$"
@@ -110,8 +113,10 @@ class Settings(BaseSettings):
     target_batch_ms: Annotated[float, Field(gt=0)] | None = Field(
         None, description="Time that one batch should take, in ms; default: 25 on cpu, 5 on cuda."
     )
-    deadline_wait_ms: int = Field(50, ge=1, description="After so long in the queue an input goes first, in ms.")
-    gpu_queue_maxsize: int = Field(4, ge=1, description="Batches handed to the device at once; at most 2 are used.")
+    deadline_wait_ms: int = Field(
+        50, ge=1, description="After so long in the queue an input of the padded layout goes first, in ms."
+    )
+    gpu_queue_maxsize: int = Field(4, ge=1, description="Batches at the device at once; more than 2 count as 2.")
     max_inputs_per_request: int = Field(2048, ge=1, description="Inputs in one request.")
     max_tokens_per_request: int = Field(131072, ge=16, description="Tokens in one request.")
     max_message_bytes: int = Field(64 << 20, ge=1 << 16, description="Size of one gRPC message or HTTP body, in bytes.")
@@ -121,7 +126,9 @@ class Settings(BaseSettings):
     backpressure_max_drain_ms: float = Field(2000, gt=0, description="Longest time that the queue may need, in ms.")
     backpressure_max_queued_tokens: int = Field(131072, ge=16, description="Most tokens that the queue may hold.")
     backpressure_latency_enabled: bool = Field(False, description="Refuse when the P95 latency is too high.")
-    backpressure_soft_p95_ms: float = Field(100, gt=0, description="Above it a quarter is refused, in ms.")
+    backpressure_soft_p95_ms: float = Field(
+        100, gt=0, description="Above it batch work and a quarter of the rest is refused, in ms."
+    )
     backpressure_hard_p95_ms: float = Field(200, gt=0, description="Above it all is refused, in ms.")
     backpressure_window_seconds: float = Field(1, gt=0, description="Over which the P95 is taken, in seconds.")
 
@@ -170,6 +177,8 @@ class Settings(BaseSettings):
             raise ValueError("TLS_CERT_FILE and TLS_KEY_FILE: expected both or neither")
         if self.tls_client_ca_file and not self.tls_cert_file:
             raise ValueError("TLS_CLIENT_CA_FILE: expected TLS_CERT_FILE and TLS_KEY_FILE, too")
+        tls_check.check(self.tls_cert_file, self.tls_key_file, self.tls_client_ca_file)
+        self._check_model_path()
         self._check_cloudwatch()
         if self.buckets[-1] > self.max_tokens_per_batch:
             raise ValueError(
@@ -177,6 +186,16 @@ class Settings(BaseSettings):
                 f"the largest bucket, {self.buckets[-1]}"
             )
         return self
+
+    def _check_model_path(self) -> None:
+        scheme, separator, _ = self.model_path.partition("://")
+        if separator and scheme not in _MODEL_SCHEMES:
+            allowed = ", ".join(f"{one}://" for one in _MODEL_SCHEMES)
+            raise ValueError(f"MODEL_PATH={self.model_path}: expected a folder, a hub id, or one of {allowed}")
+        if scheme == "s3" and separator and importlib.util.find_spec("boto3") is None:
+            raise ValueError(
+                f"MODEL_PATH={self.model_path}: s3:// needs the extra `s3`; expected pip install 'sluice-server[s3]'"
+            )
 
     def _check_cloudwatch(self) -> None:
         if not self.metrics_enabled:

@@ -5,15 +5,14 @@ import sys
 import threading
 from pathlib import Path
 
-_CGROUP_V2 = Path("/sys/fs/cgroup/cpu.max")
-_CGROUP_V1 = Path("/sys/fs/cgroup/cpu")
+_CGROUP = Path("/sys/fs/cgroup")
 # Linux knows no lower priority.
 _MOST = 19
 
 
-def available_cpus() -> int:
+def available_cpus(cgroup: Path = _CGROUP) -> int:
     """Whole CPUs within affinity and quota, at least 1: more threads than quota are throttled."""
-    quota = _quota()
+    quota = _quota(cgroup)
     affinity = len(os.sched_getaffinity(0))
     return max(1, min(affinity, int(quota) if quota else affinity))
 
@@ -39,13 +38,14 @@ def yield_cores(niceness: int) -> None:
         os.setpriority(os.PRIO_PROCESS, thread, min(_MOST, os.getpriority(os.PRIO_PROCESS, thread) + niceness))
 
 
-def _quota() -> float | None:
+def _quota(cgroup: Path) -> float | None:
+    """CPUs' worth of time, by cgroup version 2 or else 1; None where there is no limit, or nobody says."""
     try:
-        if _CGROUP_V2.exists():
-            quota, period = _CGROUP_V2.read_text().split()
+        if (cgroup / "cpu.max").exists():
+            quota, period = (cgroup / "cpu.max").read_text().split()
         else:
-            quota = (_CGROUP_V1 / "cpu.cfs_quota_us").read_text()
-            period = (_CGROUP_V1 / "cpu.cfs_period_us").read_text()
+            quota = (cgroup / "cpu/cpu.cfs_quota_us").read_text()
+            period = (cgroup / "cpu/cpu.cfs_period_us").read_text()
         return None if quota.strip() in ("max", "-1") else int(quota) / int(period)
     except (OSError, ValueError):
         return None

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sluice_server.backpressure import LatencyGate, LatencyWindow
+from sluice_server.requests import Priority
 
 
 def refused(gate: LatencyGate, p95_ms: float | None, times: int = 8) -> int:
@@ -37,14 +38,34 @@ def test_unknown_latency_opens_the_gate() -> None:
     assert refused(gate, None) == 0
 
 
-def test_a_percentile_of_few_samples_is_unknown_and_old_samples_are_forgotten() -> None:
+def test_between_the_limits_batch_work_is_refused_and_no_less_of_the_rest() -> None:
+    gate = new_gate()
+    assert all(gate.refuses(150, Priority.BATCH) for _ in range(8))
+    assert refused(gate, 150) == 2
+
+
+def test_a_percentile_of_few_samples_is_unknown() -> None:
     window = LatencyWindow(seconds=1.0)
     for place in range(19):
         window.add(now=0.0, latency_ms=float(place))
     assert window.p95_ms(now=0.5) is None
     window.add(now=0.0, latency_ms=19.0)
     assert window.p95_ms(now=0.5) == pytest.approx(18.05)
-    assert window.p95_ms(now=1.5) is None
+
+
+def test_a_server_that_answers_nine_times_a_second_knows_its_latency() -> None:
+    window = LatencyWindow(seconds=1.0)
+    for place in range(40):
+        window.add(now=place / 9, latency_ms=300.0)
+    assert window.p95_ms(now=40 / 9) == pytest.approx(300.0)
+
+
+def test_what_is_older_than_ten_windows_is_forgotten() -> None:
+    window = LatencyWindow(seconds=1.0)
+    for _ in range(20):
+        window.add(now=0.0, latency_ms=300.0)
+    assert window.p95_ms(now=10.0) == pytest.approx(300.0)
+    assert window.p95_ms(now=10.1) is None
 
 
 SAMPLES = st.lists(st.tuples(st.floats(0, 0.1), st.floats(0, 1e4)), min_size=1, max_size=300)
@@ -58,7 +79,9 @@ def test_the_percentile_is_that_of_the_windows_samples_however_they_come_and_go(
     for gap, latency_ms in samples:
         now += gap
         window.add(now, latency_ms)
-        kept = [(at, of) for at, of in [*kept, (now, latency_ms)] if at >= now - 1.0]
+        before = [*kept, (now, latency_ms)]
+        last = {id(one) for one in before[-20:]}
+        kept = [one for one in before if one[0] >= now - (10.0 if id(one) in last else 1.0)]
         p95_ms = window.p95_ms(now)
         if len(kept) < 20:
             assert p95_ms is None

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sluice_server import notifier
 from sluice_server.admission import AdmissionLimits
 from sluice_server.assembly import keep_rows
 from sluice_server.backend import Batch, BatchOutput, ModelInfo
@@ -341,6 +342,18 @@ async def test_a_lost_device_fails_the_server_and_everybody_hears_why() -> None:
     with pytest.raises(ServerFailedError, match="CUDA error"):
         await queued
     assert engine.phase == Phase("failed", "the device failed: CUDA error")
+
+
+async def test_a_fault_of_our_own_in_a_result_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, device = new_engine()
+    open_gate(engine, device)
+    computed = ask(engine, [50] * 4)
+    await turn()
+    monkeypatch.setattr(notifier, "deliver", lambda *_, **__: 1 / 0)
+    device.answer()
+    with pytest.raises(ServerFailedError, match="the engine failed: ZeroDivisionError"):
+        await computed
+    assert engine.phase.name == "failed"
 
 
 async def test_the_drain_estimate_is_what_the_device_needs(serving: tuple[Engine, Device]) -> None:

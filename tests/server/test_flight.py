@@ -36,6 +36,16 @@ def test_a_device_that_runs_one_batch_and_holds_another_is_not_fed() -> None:
     assert flight.remaining_seconds(10.09) == pytest.approx(0.11)
 
 
+@pytest.mark.parametrize(("most", "fed"), [(1, False), (2, True), (7, True)])
+def test_where_one_batch_is_all_that_the_device_may_have_none_is_prefetched(most: int, *, fed: bool) -> None:
+    flight = Flight(most)
+    flight.add(0, batch(0.1), 10.0)
+    assert (flight.feed_at(10.09) is not None) == fed
+    if fed:
+        flight.add(1, batch(0.1), 10.09)
+        assert flight.feed_at(10.09) is None, "never more than two"
+
+
 def test_others_may_come_into_the_next_batch_until_it_is_made() -> None:
     flight = Flight()
     assert flight.open_seconds(10.0) == 0.0

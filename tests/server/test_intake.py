@@ -6,7 +6,7 @@ from sluice_server.backpressure import LatencyGate
 from sluice_server.counters import Counters
 from sluice_server.errors import DeadlineTooShortError, OverloadedError
 from sluice_server.intake import Intake, IntakeConfig
-from sluice_server.requests import Terms
+from sluice_server.requests import Priority, Terms
 
 IDLE = Load(0, 0.0, 0.0, 1.0)
 ANYTIME = Terms()
@@ -40,22 +40,36 @@ def test_refused_tokens_are_not_reserved() -> None:
     assert intake.reserved_tokens == 0
 
 
+def slow_intake() -> Intake:
+    """One request is under way, and the last twenty took 250 ms."""
+    intake, _ = new_intake(LatencyGate(100, 200))
+    admit(intake, 10)
+    for _ in range(20):
+        intake.note_latency(0.0, 250.0)
+    return intake
+
+
 def test_the_latency_gate_refuses_with_the_latency_in_words() -> None:
-    intake, _ = new_intake(LatencyGate(100, 200))
-    for _ in range(20):
-        intake.note_latency(0.0, 250.0)
-    with pytest.raises(OverloadedError, match="the P95 latency is 250 ms"):
-        admit(intake, 10)
+    with pytest.raises(OverloadedError, match="the P95 latency is 250 ms, 200 ms are allowed"):
+        admit(slow_intake(), 10)
 
 
-def test_a_closed_latency_gate_opens_by_itself_when_nobody_asks_any_more() -> None:
-    intake, _ = new_intake(LatencyGate(100, 200))
-    for _ in range(20):
-        intake.note_latency(0.0, 250.0)
-    with pytest.raises(OverloadedError):
-        admit(intake, 10, now=0.5)
+def test_a_closed_latency_gate_opens_as_soon_as_nothing_is_under_way() -> None:
+    intake = slow_intake()
     assert intake.would_refuse(IDLE, 0.5)
-    assert not intake.would_refuse(IDLE, 5.0), "the operator took its traffic away; nothing is measured any more"
+    intake.complete(10)
+    assert not intake.would_refuse(IDLE, 0.5), "only new answers can say that it is fast again"
+    admit(intake, 10, now=0.5)
+
+
+def test_between_the_limits_of_latency_batch_work_is_refused_first() -> None:
+    intake, _ = new_intake(LatencyGate(100, 300))
+    admit(intake, 10)
+    for _ in range(20):
+        intake.note_latency(0.0, 250.0)
+    with pytest.raises(OverloadedError, match="the P95 latency is 250 ms, 100 ms are allowed"):
+        admit(intake, 10, terms=Terms(Priority.BATCH))
+    admit(intake, 10)
 
 
 def test_what_requests_waited_before_is_known_for_a_second() -> None:

@@ -82,6 +82,12 @@ def test_a_half_above_the_memory_fails_the_batch_and_asks_for_still_smaller_ones
     assert result.too_large_tokens == 7
 
 
+def test_a_row_above_the_memory_fails_alone_and_says_nothing_of_batches_of_others() -> None:
+    result = run(Device(holds_tokens=1), left_out=(True, True, True, False))
+    assert str(result.error) == "the device is out of memory"
+    assert result.too_large_tokens is None
+
+
 @pytest.mark.parametrize("left_out", [None, (False, True, False, False)])
 def test_a_failing_kernel_fails_the_batch_in_words_for_the_caller(left_out: tuple[bool, ...] | None) -> None:
     result = run(Device(broken=True), left_out=left_out)

@@ -38,6 +38,16 @@ TEXTS = pb.Texts(values=["a text"])
 Lines = Callable[[], list[dict[str, Any]]]
 
 
+def test_a_library_that_brought_a_handler_of_its_own_writes_through_ours(caplog: pytest.LogCaptureFixture) -> None:
+    library = logging.getLogger("a_library")
+    own = io.StringIO()
+    library.addHandler(logging.StreamHandler(own))
+    library.propagate = False
+    logs.adopt("a_library")
+    logging.getLogger("a_library.part").warning("look here")
+    assert (own.getvalue(), caplog.messages) == ("", ["look here"])
+
+
 # --- which id -----------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from sluice_server.admission import AdmissionLimits
 from sluice_server.backend import BatchOutput, ModelInfo
 from sluice_server.batcher import BatchLimits
@@ -59,12 +60,14 @@ class Device:
 
     Attributes:
         slowdown: By which every batch takes longer than warm-up measured.
+        gone: Numbers of requests whose callers wait no longer.
         computed_late: Tokens that it computed although nobody waited any more.
     """
 
     dice: np.random.Generator
     info: ModelInfo = field(default=ModelInfo("m", None, 2, 512, 512, 30_000, "float32", "cpu", "packed", "mean", {}))
     slowdown: float = 1.0
+    gone: set[int] = field(default_factory=set)
     computed_late: int = 0
     busy_seconds: float = 0.0
     engine: Engine | None = None
@@ -84,10 +87,18 @@ class Device:
         seconds = (FIXED_SECONDS + tokens / TOKENS_PER_SECOND) * self.slowdown * self.dice.uniform(0.9, 1.1)
         self._free_at = loop.time() + seconds
         self.busy_seconds += seconds
+        self.computed_late += self._unwanted(job, left_out)
         output = BatchOutput(np.ones((len(job.batch.lengths), 2), dtype=np.float32), tokens)
         result = BatchResult(output, None, loop.time(), seconds, left_out)
         assert self.engine is not None
         loop.call_later(seconds, self.engine.on_result, job.number, result)
+
+    def _unwanted(self, job: Job, left_out: NDArray[np.bool_] | None) -> int:
+        """Tokens of rows that are computed although their caller is gone: each row's ids are its request's number."""
+        lengths = job.batch.lengths
+        numbers = job.batch.token_ids[np.cumsum(lengths) - lengths]
+        kept = np.ones(len(lengths), dtype=bool) if left_out is None else ~left_out
+        return int(lengths[kept & np.isin(numbers, list(self.gone))].sum())
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,20 +120,34 @@ class Service:
     engine: Engine
     device: Device
     fates: list[Fate] = field(default_factory=list)
+    asked: int = 0
 
-    async def ask(self, lengths: list[int], *, patience_seconds: float, priority: Priority) -> None:
+    async def ask(
+        self,
+        lengths: list[int],
+        *,
+        patience_seconds: float,
+        priority: Priority,
+        leaves_after_seconds: float | None = None,
+    ) -> None:
         loop = asyncio.get_running_loop()
         asked_at, deadline = loop.time(), loop.time() + patience_seconds
-        rows = TokenRows(np.ones(sum(lengths), dtype=np.int32), np.array(lengths, dtype=np.int32))
+        self.asked += 1
+        number = self.asked
+        rows = TokenRows(np.full(sum(lengths), number, dtype=np.int32), np.array(lengths, dtype=np.int32))
         drain_ms, word = self.engine.drain_ms(), "served"
         try:
             terms = Terms(priority, deadline)
             self.engine.reserve(rows.total_tokens, terms)
-            await self.engine.compute(rows, terms)
+            async with asyncio.timeout(leaves_after_seconds):
+                await self.engine.compute(rows, terms)
         except (OverloadedError, DeadlineTooShortError):
             word = "refused"
         except DeadlineExceededError:
             word = "timed out"
+        except TimeoutError:
+            word = "left"
+        self.device.gone.add(number)
         told = None if drain_ms is None else drain_ms / 1000
         self.fates.append(Fate(word, loop.time() - asked_at, sum(lengths), priority, asked_at, told))
 
@@ -135,14 +160,19 @@ class Service:
         seed: int = 1,
         patience_seconds: float = 10.0,
         priority: Priority = Priority.INTERACTIVE,
+        leave_share: float = 0.0,
     ) -> None:
-        """Poisson arrivals of so many times what the device can do, whatever becomes of them."""
+        """Poisson arrivals of so many times what the device can do, whatever becomes of them; some leave soon."""
         loop, dice = asyncio.get_running_loop(), np.random.default_rng(seed)
         mean_tokens = float(np.mean([sum(lengths(dice)) for _ in range(2000)]))
         end, under_way = loop.time() + seconds, set[asyncio.Task[None]]()
         while loop.time() < end:
             await asyncio.sleep(dice.exponential(mean_tokens / (load * TOKENS_PER_SECOND)))
-            task = loop.create_task(self.ask(lengths(dice), patience_seconds=patience_seconds, priority=priority))
+            leaves = float(dice.uniform(0, 1)) if dice.random() < leave_share else None
+            asked = self.ask(
+                lengths(dice), patience_seconds=patience_seconds, priority=priority, leaves_after_seconds=leaves
+            )
+            task = loop.create_task(asked)
             under_way.add(task)
             task.add_done_callback(under_way.discard)
         await asyncio.gather(*under_way)
@@ -230,6 +260,16 @@ def test_a_device_that_becomes_half_as_fast_in_the_midst_of_it_times_nobody_out(
             # Only those are late whom it had admitted before anybody could know.
             late = [f for f in one.those("served") if f.seconds > 1.2 * LIMIT_SECONDS]
             assert len(late) <= 0.05 * len(one.those("served"))
+
+    run_in_virtual_time(timeline())
+
+
+def test_of_callers_who_leave_nothing_reaches_the_device() -> None:
+    async def timeline() -> None:
+        async with service() as one:
+            await one.traffic(mixed, load=1.5, seconds=30, leave_share=0.3)
+            assert len(one.those("left")) > 100
+            assert one.device.computed_late == 0
 
     run_in_virtual_time(timeline())
 

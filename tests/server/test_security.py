@@ -72,3 +72,26 @@ def test_health_and_probes_ask_for_no_token(guarded: RunningServer, certificates
 def test_a_certificate_without_its_key_is_a_bad_setting() -> None:
     with pytest.raises(ValueError, match="TLS_CERT_FILE and TLS_KEY_FILE: expected both or neither"):
         Settings(tls_cert_file="a.pem")
+
+
+@pytest.mark.parametrize(
+    ("setting", "file", "said"),
+    [
+        ("tls_cert_file", "absent.pem", "TLS_CERT_FILE=.*absent.pem: No such file"),
+        ("tls_key_file", ".", "TLS_KEY_FILE=.*: Is a directory"),
+        ("tls_key_file", "client.key", "TLS_KEY_FILE=.*client.key: KEY_VALUES_MISMATCH"),
+        ("tls_cert_file", "words.pem", "TLS_CERT_FILE=.*words.pem.*expected a certificate chain and its private key"),
+        ("tls_client_ca_file", "words.pem", "TLS_CLIENT_CA_FILE=.*words.pem: .*expected certificates in PEM"),
+    ],
+)
+def test_a_tls_file_that_cannot_be_used_is_a_bad_setting(
+    certificates: Certificates, setting: str, file: str, said: str
+) -> None:
+    (certificates.folder / "words.pem").write_text("no certificate at all")
+    given = certificates.server_settings | {setting: str(certificates.folder / file)}
+    with pytest.raises(ValueError, match=said):
+        Settings(**given)  # type: ignore[arg-type]
+
+
+def test_the_files_of_a_server_with_mutual_tls_are_good_settings(certificates: Certificates) -> None:
+    assert Settings(**certificates.server_settings).tls_cert_file  # type: ignore[arg-type]

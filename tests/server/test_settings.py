@@ -32,6 +32,11 @@ def run_server(*arguments: str, **environment: str) -> subprocess.CompletedProce
             ("FRONT_ENDS", value, f"FRONT_ENDS={value}: expected auto, or a number from 0 to 256")
             for value in ("many", "-1", "257", "1.5")
         ),
+        (
+            "MODEL_PATH",
+            "ftp://x/y",
+            "MODEL_PATH=ftp://x/y: expected a folder, a hub id, or one of file://, hf://, s3://",
+        ),
         ("QUANTIZATION", "int4", "QUANTIZATION=int4: Input should be 'none', 'int8' or 'fp8'"),
     ],
 )
