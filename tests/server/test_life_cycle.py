@@ -177,3 +177,12 @@ def _wait_until_serving(url: str) -> None:
         except urllib.error.HTTPError:
             time.sleep(0.1)
     raise AssertionError(f"{url} is not 200")
+
+
+def test_a_device_that_is_silent_for_two_minutes_is_not_alive(
+    minilm: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(minilm.server.engine, "running_seconds", lambda: 119.0)
+    get(f"{minilm.url}/livez")
+    monkeypatch.setattr(minilm.server.engine, "running_seconds", lambda: 121.0)
+    assert "failed: the device has been at one batch for 121 s" in get(f"{minilm.url}/livez", expect=503)

@@ -34,8 +34,9 @@ def routes(engine: Engine, metrics: Metrics, limits: RequestLimits) -> list[web.
         return _probe(ok=engine.phase.name == "serving", said=engine.phase)
 
     async def live(_: web.Request) -> web.Response:
-        hung = engine.running_seconds() > _HUNG_AFTER_SECONDS
-        said = health.Phase("failed", "the device does not answer") if hung else engine.phase
+        silent = engine.running_seconds()
+        hung = health.Phase("failed", f"the device has been at one batch for {silent:.0f} s")
+        said = hung if silent > _HUNG_AFTER_SECONDS else engine.phase
         return _probe(ok=said.name != "failed", said=said)
 
     async def exposition(_: web.Request) -> web.Response:
