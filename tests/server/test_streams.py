@@ -37,10 +37,13 @@ class Call:
 
 def test_a_caller_who_does_not_read_is_not_read_from_either(minilm: RunningServer) -> None:
     taken: list[int] = []
+    full = asyncio.Event()
 
     async def requests() -> AsyncIterator[pb.EmbedRequest]:
         for number in range(1000):
             taken.append(number)
+            if len(taken) == WINDOW:
+                full.set()
             yield asked(str(number), "a word")
 
     async def read_one_answer() -> int:
@@ -48,8 +51,7 @@ def test_a_caller_who_does_not_read_is_not_read_from_either(minilm: RunningServe
         answers = servicer.EmbedStream(requests(), Call())  # type: ignore[arg-type]
         await anext(answers)
         # Whatever was taken is computed; only answers that are read would make room for more.
-        while len(taken) < WINDOW:
-            await asyncio.sleep(0.01)
+        await asyncio.wait_for(full.wait(), 30)
         await minilm.server.engine.wait_idle()
         read = len(taken)
         await answers.aclose()
