@@ -112,7 +112,7 @@ class EmbeddingsServicer(embeddings_pb2_grpc.EmbeddingsServicer):
         if given == "texts":
             return await self._service.embed_texts(request.texts.values, options)
         if given == "token_ids":
-            if options.prompt_name is not None:
+            if options.prompt_name:
                 raise InvalidRequestError(f"prompt_name={options.prompt_name!r} goes before texts; expected none here")
             return await self._service.embed_ids(decode_ids(request.token_ids, self._service.limits), options)
         raise InvalidRequestError("the request has no input; expected texts or token_ids")

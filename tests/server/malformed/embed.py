@@ -40,7 +40,8 @@ def judge(data: bytes) -> Verdict:
         request = pb.EmbedRequest.FromString(data)
     except Exception:  # noqa: BLE001 - whatever the library says, it is no request
         return refused("cannot be read")
-    faults = {"prompt_name"} if request.HasField("prompt_name") else set()
+    # The model has no prompts; an empty name asks for none.
+    faults = {"prompt_name"} if request.prompt_name else set()
     faults |= {"dimensions"} if request.dimensions > DIMENSION else set()
     for name, most in (("truncate", 3), ("output_dtype", 3), ("priority", 2)):
         faults |= {name} if not 0 <= getattr(request, name) <= most else set()
@@ -96,7 +97,7 @@ def wrong_options(draw: st.DrawFn) -> pb.EmbedRequest:
     request = pb.EmbedRequest(texts=pb.Texts(values=draw(st.lists(WORDS, min_size=1, max_size=2))))
     match draw(st.sampled_from(["prompt", "truncate", "dimensions", "dtype", "priority", "none"])):
         case "prompt":
-            request.prompt_name = draw(PROMPTS)
+            request.prompt_name = draw(PROMPTS.filter(bool))
         case "truncate":
             request.truncate = draw(ENUM)
         case "dimensions":
