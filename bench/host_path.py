@@ -98,8 +98,12 @@ async def _draw_flames(process: ServerProcess, made: list[Request], path: Path) 
     await generator.close()
     if watcher.returncode:
         raise SystemExit(f"py-spy: {watcher.stderr.strip()}")
-    # Its title is the command, with this machine's folders in it.
-    path.write_text(path.read_text().replace(" ".join(command), "python -m bench.host_path"))
+    await asyncio.to_thread(_retitle, path, " ".join(command))
+
+
+def _retitle(path: Path, command: str) -> None:
+    """The graph's title is the command, with this machine's folders in it."""
+    path.write_text(path.read_text().replace(command, "python -m bench.host_path"))
 
 
 def _host_cpu_seconds(pid: int) -> float:
