@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import uvloop
+from sluice_server.threads import DEVICE_NICENESS
 
 from bench.callers import Request
 from bench.load import Generator
@@ -29,8 +30,6 @@ _ROUNDS = 3
 _TURN_SECONDS = 4.0
 _FLAME_SECONDS = 20
 _FLAMES_PER_SECOND = 200
-# Of threads.yield_cores in the worker: whoever has it computes.
-_DEVICE_NICENESS = 8
 _NICE_FIELD = 16
 Turns = dict[tuple[str, int], list[float]]
 
@@ -111,7 +110,7 @@ def _host_cpu_seconds(pid: int) -> float:
     spent = 0.0
     for task in os.scandir(f"/proc/{pid}/task"):
         fields = Path(task.path, "stat").read_text().rpartition(")")[2].split()
-        if int(fields[_NICE_FIELD]) < _DEVICE_NICENESS:
+        if int(fields[_NICE_FIELD]) < DEVICE_NICENESS:
             spent += int(Path(task.path, "schedstat").read_text().split()[0]) / 1e9
     return spent
 

@@ -9,10 +9,10 @@ import grpc
 
 from sluice_client.retry_info import retry_delay_seconds
 
-# CANCELLED is not the caller's own here: gRPC's server says it, before any code of ours, to calls beyond the thousand
-# or so that wait for it to look at them. They were not begun.
-_NOT_BEGUN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
-_RETRYABLE = (grpc.StatusCode.RESOURCE_EXHAUSTED, *_NOT_BEGUN)
+# Asked again although nothing says when. CANCELLED is not the caller's own here: gRPC's server says it, before any code
+# of ours, to calls beyond the thousand or so that wait for it to look at them.
+_RETRYABLE_UNTOLD = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+_RETRYABLE = (grpc.StatusCode.RESOURCE_EXHAUSTED, *_RETRYABLE_UNTOLD)
 _PUSHBACK_KEY = "grpc-retry-pushback-ms"
 _STATUS_KEY = "grpc-status-details-bin"
 # Callers that were told the same do not come back at the same moment; never sooner than told.
@@ -147,7 +147,7 @@ def after_failure(
         dice: Uniform in [0, 1).
     """
     asked = asked_wait(failure.trailers)
-    if failure.code not in _RETRYABLE or (asked is None and failure.code not in _NOT_BEGUN):
+    if failure.code not in _RETRYABLE or (asked is None and failure.code not in _RETRYABLE_UNTOLD):
         return GiveUp()
     if asked is None:
         budget.on_failure()

@@ -12,13 +12,11 @@ from sluice_server.cost import Measurement
 from sluice_server.flight import MAX_PENDING
 from sluice_server.jobs import BatchResult, Job, run_job
 from sluice_server.pipeline import Pipeline
-from sluice_server.threads import yield_cores
+from sluice_server.threads import DEVICE_NICENESS, yield_cores
 
 logger = logging.getLogger(__name__)
 
 _MEASURED_RUNS = 3
-# A sixth of the weight of other threads.
-_NICENESS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +80,7 @@ class Worker:
 
     def _run(self) -> None:
         # On a CPU the model shares its cores with the event loop, which must not wait: to refuse is its work, too.
-        yield_cores(_NICENESS)
+        yield_cores(DEVICE_NICENESS)
         try:
             backend = self._load()
             timings = self._warm_up(backend)
