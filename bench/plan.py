@@ -16,13 +16,13 @@ _SERVERS_OF_TEXTS = (
 )
 _GROWING_CLIENTS = (roster.NATIVE, roster.PATIENT, roster.CORAL)
 _GROWING_TEXTS = (roster.NATIVE, roster.CORAL)
-_SERVERS = (*_SERVERS_OF_IDS, *_SERVERS_OF_TEXTS, *_GROWING_CLIENTS)
+_SERVERS = (*_SERVERS_OF_IDS, roster.PADDED, *_SERVERS_OF_TEXTS, *_GROWING_CLIENTS)
 _ENGINES = tuple(name for name in roster.NAMES if name not in _SERVERS)
 _ALONE = (roster.NATIVE, roster.FLOAT32, roster.CORAL)
 _OPEN = (roster.NATIVE, roster.FLOAT32, roster.CORAL)
 
-GROUPS = ("ids-1", "ids-16", "texts-1", "texts-16", "offline", "open", "alone", "clients", "texts")
-"""The parts of a run, in their order; each has its own table."""
+GROUPS = ("alone", "ids-1", "ids-16", "texts-1", "texts-16", "offline", "open", "clients", "texts")
+"""The parts of a run, in their order; each has its own table. One client comes first: what a server's memory grows from."""
 GROWING_CLIENTS = (32, 100, 320, 1000)
 GROWING_TEXTS = (1, 4, 16, 64, 256, 512)
 OPEN_LOADS = (0.5, 1.0, 2.0)
@@ -78,7 +78,7 @@ def _beside(group: str) -> Sequence[str]:
 def entrants(group: str) -> Sequence[str]:
     """Who takes part in a group."""
     return {
-        "ids-1": _SERVERS_OF_IDS,
+        "ids-1": (*_SERVERS_OF_IDS, roster.PADDED),
         "ids-16": (*_SERVERS_OF_IDS, roster.COMPILED, roster.COMPILED_FLOAT32),
         "texts-1": _SERVERS_OF_TEXTS,
         "texts-16": _SERVERS_OF_TEXTS,

@@ -16,6 +16,7 @@ _OURS = {
     roster.NATIVE: "#0b6e99",
     roster.FLOAT32: "#5fa8c7",
     roster.PATIENT: "#4b8f6f",
+    roster.PADDED: "#8fb8a3",
     roster.COMPILED: "#0b6e99",
     roster.COMPILED_FLOAT32: "#5fa8c7",
     roster.COMPILED_INT8: "#084c6b",

@@ -1,6 +1,6 @@
 """The page of results, made of the results file alone. Pure."""
 
-from bench import outcome, tables, targets
+from bench import outcome, roster, tables, targets
 from bench.outcome import Result
 
 _TITLES = {
@@ -98,9 +98,19 @@ def _machine(result: Result) -> dict[str, object]:
     return {
         "cpu": machine["cpu"], "cores": machine["cores"], "flags": ", ".join(machine["flags"]) or "none of note",
         "memory": machine["memory_gib"], "python": machine["python"], "versions": versions, "peers": peers,
-        "stolen": f"{result['stolen_share']:.1%}", "naive": naive, "rounds": options["rounds"],
-        "turn": options["seconds"],
+        "stolen": f"{result['stolen_share']:.1%}", "naive": naive, "padded": _padded(result),
+        "rounds": options["rounds"], "turn": options["seconds"],
     }  # fmt: skip
+
+
+def _padded(result: Result) -> str:
+    """What Sluice's padded layout computed in the same closed loop, beside naive batching's."""
+    seen = {
+        cell["mix"]: outcome.seen(result, "ids-1", roster.PADDED, lambda turn: turn.padding, mix=cell["mix"])
+        for cell in outcome.cells(result, "ids-1")
+    }
+    said = ", ".join(f"{mix} {spread.median:.2f}" for mix, spread in seen.items() if spread is not None)
+    return f"; Sluice's own padded layout, with 32 clients: {said}" if said else ""
 
 
 _PICTURES = (
@@ -141,7 +151,7 @@ that have no turn are paused, engines without one wait for their next command. E
 whole words with lengths of the mix), the same weights and as many threads as there are cores; servers are warmed up
 before each turn, engines when the texts are loaded. Latencies are those of good answers. Tokens are useful ones:
 padding does not count. Batches of 32 texts as they come, padded to their longest, would compute this
-many positions for each token: {naive}."""
+many positions for each token: {naive}{padded}."""
 _ELSEWHERE = (
     "- A GPU: [GPU.md](GPU.md) is the page of one; front ends beside one: "
     "[front_ends.jsonl](results/front_ends.jsonl).\n"

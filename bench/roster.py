@@ -1,7 +1,8 @@
 """Who may take part: everybody's name, and what it is. Pure."""
 
 REFERENCE = "sentence-transformers float32"
-NATIVE, FLOAT32, PATIENT = "Sluice", "Sluice float32", "Sluice, all admitted"
+NATIVE, FLOAT32 = "Sluice", "Sluice float32"
+PATIENT, PADDED = "Sluice, all admitted", "Sluice, padded"
 COMPILED, COMPILED_FLOAT32, COMPILED_INT8 = "packed engine", "packed engine float32", "packed engine int8"
 CORAL, CORAL_FLOAT32 = "coral bfloat16", "coral float32"
 RUNTIMES = ("ONNX Runtime float32", "ONNX Runtime int8", "OpenVINO float32", "OpenVINO bfloat16")
@@ -10,6 +11,7 @@ WHAT = {
     NATIVE: "gRPC, `DTYPE=auto`, once its fastest engine is in",
     FLOAT32: "the same with `DTYPE=float32`",
     PATIENT: "`DTYPE=auto` with `BACKPRESSURE_MAX_DRAIN_MS=60000`: whatever is asked for waits, nothing is refused",
+    PADDED: "`DTYPE=auto` with `LAYOUT=padded`: rectangles of one bucket each, for models that cannot be packed",
     CORAL: "gRPC; the checkpoint that it computes in bfloat16",
     CORAL_FLOAT32: "gRPC; the checkpoint that it computes in float32",
     "infinity torch": "HTTP, texts only, `--engine torch`",

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 Ids = NDArray[np.int32]
 Embeddings = NDArray[np.float32]
-_BUDGETS = (256, 512, 1024, 2048)
+_BUDGETS = (256, 512, 1024, 2048, 4096, 8192)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
-from sluice_server.fixed_cost import FixedCost
+from sluice_server.fixed_cost import MOST_SHARE, FixedCost
 
 # Busy time after which an old observation has lost 63 % of its weight.
 _MEMORY_SECONDS = 5.0
@@ -218,8 +218,8 @@ class CostModel:
         self._tokens_per_second = tokens / seconds if seconds else 0.0
 
     def _variable(self, seconds: float) -> float:
-        """A batch's time without its fixed part; at least a tenth of it is never taken for fixed."""
-        return max(seconds - self.fixed_seconds, seconds / 10)
+        """A batch's time without its fixed part; a little of it is never taken for fixed."""
+        return max(seconds - self.fixed_seconds, seconds * (1 - MOST_SHARE))
 
 
 def _fixed_seconds(pairs: Sequence[Sequence[Measurement]]) -> float:

@@ -3,13 +3,15 @@
 import math
 from dataclasses import dataclass
 
-# Busy time after which an old batch has lost 63 % of its weight.
+# Busy time or number of batches, whichever comes later, after which an old batch has lost 63 % of its weight: a few
+# batches of seconds each say too little to go by.
 _MEMORY_SECONDS = 5.0
+_MEMORY_BATCHES = 16.0
 # By so much of what they say beyond what is believed, each batch moves it; half as much while they are few.
 _STEP = 0.2
-_FEW_BATCHES = 8.0
+_FEW_BATCHES = 2.0
 # No batch takes less than what every batch costs, and a little for its tokens.
-_MOST_SHARE = 0.9
+MOST_SHARE = 0.97
 
 
 @dataclass(slots=True)
@@ -38,7 +40,8 @@ class FixedCost:
             length: Of the batch, by a measure that stays the same and that time grows with as with a line.
             busy_seconds: What it took.
         """
-        decay, weight = math.exp(-busy_seconds / _MEMORY_SECONDS), busy_seconds**-2
+        decay = math.exp(-min(busy_seconds / _MEMORY_SECONDS, 1 / _MEMORY_BATCHES))
+        weight = busy_seconds**-2
         self._batches = self._batches * decay + 1
         self._weight = self._weight * decay + weight
         self._x = self._x * decay + weight * length
@@ -50,4 +53,4 @@ class FixedCost:
         height = (self._y - self._x * self._xy / self._xx) / self._weight
         step = _STEP * self._batches / (self._batches + _FEW_BATCHES)
         believed = self.seconds + step * (height - spread * self.seconds)
-        self.seconds = min(max(0.0, believed), _MOST_SHARE * busy_seconds)
+        self.seconds = min(max(0.0, believed), MOST_SHARE * busy_seconds)

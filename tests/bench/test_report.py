@@ -32,6 +32,12 @@ def test_a_missed_target_is_bold_a_reached_one_is_not_and_an_unmeasured_one_is_s
     assert row(page, f"tokens/s, passages: Sluice ÷ {CORAL}")[-1] == "not measured"
 
 
+def test_what_the_padded_layout_computes_is_said_beside_naive_batching() -> None:
+    page = report.document(result(cell("ids-1", turn(roster.PADDED, 0, 500, padding=1.234), turn(NATIVE, 0, 900))))
+    assert "with 32 clients: products 1.23." in " ".join(page.split())
+    assert "padded layout, with" not in report.document(result(FASTER))
+
+
 def test_who_is_absent_is_named_with_the_reason() -> None:
     page = report.document(result(FASTER, absent={"text-embeddings-inference": "TEI_URL is not set"}))
     assert "- text-embeddings-inference: TEI_URL is not set" in page

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sluice_server.cost import CostModel, Measurement
 
@@ -63,16 +63,26 @@ def test_a_machine_that_was_busy_while_it_warmed_up_makes_no_long_batches_out_of
     wrong=st.floats(0.2, 5),
     lengths=st.lists(st.integers(10, 2000), min_size=1, max_size=6, unique=True),
 )
-def test_what_batches_take_is_learned_of_any_device_in_half_a_minute_of_work(
+@example(fixed=0.05, rate=500, wrong=4.0, lengths=[71, 1033])
+@example(fixed=0.043, rate=50_000, wrong=0.2, lengths=[806, 71, 10, 11, 49])
+def test_what_batches_take_is_learned_of_any_device_in_half_a_minute_of_work_or_twenty_batches(
     fixed: float, rate: float, wrong: float, lengths: list[int]
 ) -> None:
     cost = steady_cost(BOUNDARIES, tokens_per_second=rate * wrong, fixed_seconds=fixed * wrong)
     truth = {tokens: fixed + tokens / rate for tokens in lengths}
-    for _ in range(math.ceil(30 / sum(truth.values()))):
+    for _ in range(max(math.ceil(30 / sum(truth.values())), math.ceil(20 / len(truth)))):
         for tokens, seconds in truth.items():
             cost.observe({16: tokens}, seconds)
     for tokens, seconds in truth.items():
         assert cost.batch_seconds({16: tokens}) == pytest.approx(seconds, rel=0.2)
+
+
+def test_small_batches_of_a_device_whose_batches_are_mostly_fixed_cost_leave_its_rate_alone() -> None:
+    cost = steady_cost(BOUNDARIES, tokens_per_second=500_000, fixed_seconds=0.001)
+    before = cost.full_batch_rate(0.025)
+    for _ in range(5000):
+        cost.observe({16: 20}, 0.001 + 20 / 500_000)
+    assert cost.full_batch_rate(0.025) == pytest.approx(before, rel=0.1)
 
 
 def test_a_device_that_slows_down_is_believed_after_some_busy_seconds() -> None:
