@@ -22,7 +22,7 @@ _ALONE = (roster.NATIVE, roster.FLOAT32, roster.CORAL)
 _OPEN = (roster.NATIVE, roster.FLOAT32, roster.CORAL)
 
 GROUPS = ("alone", "ids-1", "ids-16", "texts-1", "texts-16", "offline", "open", "clients", "texts")
-"""The parts of a run, in their order; each has its own table. One client comes first: what a server's memory grows from."""
+"""The parts of a run, in their order; each has its own table. One client comes first: its memory is what grows."""
 GROWING_CLIENTS = (32, 100, 320, 1000)
 GROWING_TEXTS = (1, 4, 16, 64, 256, 512)
 OPEN_LOADS = (0.5, 1.0, 2.0)

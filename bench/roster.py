@@ -11,7 +11,7 @@ WHAT = {
     NATIVE: "gRPC, `DTYPE=auto`, once its fastest engine is in",
     FLOAT32: "the same with `DTYPE=float32`",
     PATIENT: "`DTYPE=auto` with `BACKPRESSURE_MAX_DRAIN_MS=60000`: whatever is asked for waits, nothing is refused",
-    PADDED: "`DTYPE=auto` with `LAYOUT=padded`: rectangles of one bucket each, for models that cannot be packed",
+    PADDED: "`DTYPE=auto` with `LAYOUT=padded`, as torch computes it: what a model gets that cannot be packed",
     CORAL: "gRPC; the checkpoint that it computes in bfloat16",
     CORAL_FLOAT32: "gRPC; the checkpoint that it computes in float32",
     "infinity torch": "HTTP, texts only, `--engine torch`",

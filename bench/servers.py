@@ -48,7 +48,7 @@ def starts(place: Place, exported: Path | None) -> Mapping[str, Start]:
         roster.NATIVE: _sluice(place, roster.NATIVE, "auto"),
         roster.FLOAT32: _sluice(place, roster.FLOAT32, "float32"),
         roster.PATIENT: _sluice(place, roster.PATIENT, "auto", BACKPRESSURE_MAX_DRAIN_MS=str(_PATIENT_MS)),
-        roster.PADDED: _sluice(place, roster.PADDED, "auto", LAYOUT="padded"),
+        roster.PADDED: _sluice(place, roster.PADDED, "auto", LAYOUT="padded", COMPILE="off"),
         roster.CORAL: coral(roster.CORAL, "bfloat16"),
         roster.CORAL_FLOAT32: coral(roster.CORAL_FLOAT32, "float32"),
         "infinity torch": infinity("infinity torch", "torch"),

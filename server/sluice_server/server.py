@@ -157,7 +157,8 @@ class Server:
     def _warm_up_batches(self, backend: Backend) -> list[Batch]:
         if isinstance(backend, LaunchingBackend):
             return backend.warm_up_batches(self._settings.buckets)
-        return warm_up_batches(backend.info, self._settings.buckets, self._settings.batch_sizes)
+        settings = self._settings
+        return warm_up_batches(backend.info, settings.buckets, settings.batch_sizes, settings.max_tokens_per_batch)
 
     def _callbacks(self) -> WorkerCallbacks:
         return WorkerCallbacks(

@@ -106,7 +106,7 @@ class Settings(BaseSettings):
 
     buckets: Ascending = Field((16, 32, 64, 128, 256, 512), description="Length buckets, in tokens, ascending.")
     batch_sizes: Ascending = Field(
-        (8, 16, 32, 64, 128, 256, 512), description="Fixed batch sizes of the padded layout."
+        (1, 2, 4, 8, 16, 32, 64, 128, 256, 512), description="Fixed batch sizes of the padded layout."
     )
     max_batch_size: int = Field(512, ge=1, description="Inputs per batch.")
     max_tokens_per_batch: int = Field(32768, ge=16, description="Tokens per batch, padding included.")
