@@ -42,7 +42,7 @@ async def measure(process: ServerProcess, mix: str, seconds: float, texts: int) 
     generator = Generator(process.target)
     cpu = [process.cpu_seconds(), time.process_time()]
     watcher = asyncio.create_task(_watch_memory(process, rss))
-    await generator.open_loop(made, per_second=3 * before, seconds=seconds, deadline_seconds=10)
+    await generator.open_loop(made, per_second=3 * before[0], seconds=seconds, deadline_seconds=10)
     ended = time.monotonic()
     cpu = [process.cpu_seconds() - cpu[0], time.process_time() - cpu[1]]
     watcher.cancel()
@@ -53,15 +53,18 @@ async def measure(process: ServerProcess, mix: str, seconds: float, texts: int) 
     await generator.close()
     accepted = [one for one in generator.answers if one.code == "OK"]
     in_time = [one for one in accepted if 1000 * one.seconds <= _DRAIN_LIMIT_MS]
-    capacity = (before + after) / 2
+    requests_per_second, tokens_per_second = ((one + other) / 2 for one, other in zip(before, after, strict=True))
     return {
         "mix": mix,
         "texts_per_request": texts,
-        "capacity_requests_per_second_before_and_after": [before, after],
-        "offered_requests_per_second": 3 * before,
+        "capacity_requests_and_tokens_per_second_before_and_after": [before, after],
+        "offered_requests_per_second": 3 * before[0],
         "answers": Counter(one.code for one in generator.answers),
-        "served_share_of_capacity": len(accepted) / seconds / capacity,
-        "goodput_share_of_capacity": len(in_time) / seconds / capacity,
+        "served_share_of_capacity": len(accepted) / seconds / requests_per_second,
+        "goodput_share_of_capacity": len(in_time) / seconds / requests_per_second,
+        # Where these are less, it was the long ones that were refused.
+        "goodput_tokens_share_of_capacity": sum(one.tokens for one in in_time) / seconds / tokens_per_second,
+        "served_share_of_the_shorter_and_the_longer_half": _served_shares(generator.answers),
         "late_by_second": _late_by_second(accepted),
         "accepted_p50_p99_ms": _percentiles([1000 * one.seconds for one in accepted]),
         "accepted_p50_p99_ms_inside_the_server": _percentiles([one.server_ms or 0 for one in accepted]),
@@ -73,14 +76,15 @@ async def measure(process: ServerProcess, mix: str, seconds: float, texts: int) 
     }
 
 
-async def _capacity(closed: Generator, made: list[Request], seconds: float, clients: int) -> float:
-    """Requests per second of clients that ask again at once, after a run-up; refusals do not count."""
+async def _capacity(closed: Generator, made: list[Request], seconds: float, clients: int) -> tuple[float, float]:
+    """Requests and tokens per second of clients that ask again at once, after a run-up; refusals do not count."""
     await closed.closed_loop(made, clients=clients, seconds=3)
     closed.answers.clear()
     await closed.closed_loop(made, clients=clients, seconds=seconds)
     last = max(one.sent_at + one.seconds for one in closed.answers)
-    served = sum(one.code == "OK" for one in closed.answers)
-    return served / (last - min(one.sent_at for one in closed.answers))
+    took = last - min(one.sent_at for one in closed.answers)
+    served = [one.tokens for one in closed.answers if one.code == "OK"]
+    return len(served) / took, sum(served) / took
 
 
 async def _watch_memory(process: ServerProcess, rss: list[float]) -> None:
@@ -100,6 +104,13 @@ def _late_by_second(accepted: list[Answer]) -> dict[int, int]:
     start = min(one.sent_at for one in accepted)
     late = Counter(int(one.sent_at - start) for one in accepted if 1000 * one.seconds > _DRAIN_LIMIT_MS)
     return dict(sorted(late.items()))
+
+
+def _served_shares(answers: list[Answer]) -> list[float]:
+    """Of the shorter half of what was asked for, and of the longer half: how much of it was served."""
+    by_length = sorted(answers, key=lambda one: one.tokens)
+    middle = len(by_length) // 2
+    return [float(np.mean([one.code == "OK" for one in half])) for half in (by_length[:middle], by_length[middle:])]
 
 
 def _percentiles(values: list[float]) -> list[float]:

@@ -15,6 +15,10 @@ _RETRY_AT_SHARE = 0.7
 _MIN_RETRY_MS = 10
 # What a request waited before is told where it is more than the server's own work of a moment.
 _WORTH_TELLING_MS = 10.0
+# Requests that take less than this share of what is allowed count alike. Of a queue that is always full, short ones
+# would take each gap before it is large enough for a long one: at three times capacity, 74 of 100 texts of less than 16
+# tokens were admitted, and one of 100 beyond 128.
+_EQUAL_SHARE = 0.1
 # However long calls wait before the server sees them, it goes on with this share of its limit: an empty queue behind a
 # long one would leave the device idle.
 _LEAST_SHARE = 0.25
@@ -107,10 +111,10 @@ def decide(
             None,
         )
     share = _BATCH_SHARE if priority is Priority.BATCH else 1.0
-    completion_ms = _sum(load.drain_ms, load.own_ms)
-    if limits.max_drain_ms is not None and completion_ms is not None:
+    if limits.max_drain_ms is not None and load.drain_ms is not None and load.own_ms is not None:
         left_ms = max(limits.max_drain_ms - (waited_ms or 0.0), _LEAST_SHARE * limits.max_drain_ms)
         allowed_ms = share * SURE_SHARE * left_ms
+        completion_ms = load.drain_ms + max(load.own_ms, _EQUAL_SHARE * allowed_ms)
         if completion_ms > allowed_ms:
             return Refuse(
                 "drain_limit",

@@ -32,11 +32,18 @@ def test_a_short_queue_admits() -> None:
 
 
 def test_the_requests_own_size_counts() -> None:
-    assert verdict(drain_ms=1900, own_ms=90) == Admit()
-    refused = verdict(drain_ms=1900, own_ms=110)
+    assert verdict(drain_ms=1500, own_ms=490) == Admit()
+    refused = verdict(drain_ms=1500, own_ms=510)
     assert isinstance(refused, Refuse)
     assert (refused.reason, refused.retry_after_ms) == ("drain_limit", 610)
     assert "2010 ms to drain, 2000 ms are allowed" in refused.message
+
+
+@given(drain_ms=st.floats(0, 3000), one_ms=st.floats(0, 200), other_ms=st.floats(0, 200))
+def test_of_requests_below_a_tenth_of_the_limit_a_short_one_is_not_admitted_where_a_long_one_is_refused(
+    drain_ms: float, one_ms: float, other_ms: float
+) -> None:
+    assert verdict(drain_ms=drain_ms, own_ms=one_ms) == verdict(drain_ms=drain_ms, own_ms=other_ms)
 
 
 def test_an_idle_server_takes_what_is_above_its_drain_limit() -> None:
@@ -55,9 +62,9 @@ def test_the_token_cap_counts_what_is_asked() -> None:
 
 
 def test_batch_work_may_fill_half_of_each_limit() -> None:
-    assert verdict(drain_ms=985, priority=BATCH) == Admit()
-    assert isinstance(verdict(drain_ms=995, priority=BATCH), Refuse)
-    assert verdict(drain_ms=995) == Admit()
+    assert verdict(drain_ms=895, priority=BATCH) == Admit()
+    assert isinstance(verdict(drain_ms=905, priority=BATCH), Refuse)
+    assert verdict(drain_ms=905) == Admit()
 
 
 def test_a_deadline_that_cannot_be_met_is_refused_at_once_and_for_good() -> None:
@@ -85,16 +92,16 @@ def test_the_whole_queue_counts_against_the_drain_limit() -> None:
 def test_what_it_waited_before_counts_against_the_drain_limit() -> None:
     # In milliseconds of what admission fills, as LIMITS are.
     waited_ms = 800 / SURE_SHARE
-    assert verdict(drain_ms=1185, waited_ms=waited_ms) == Admit()
-    refused = verdict(drain_ms=1195, waited_ms=waited_ms)
+    assert verdict(drain_ms=1075, waited_ms=waited_ms) == Admit()
+    refused = verdict(drain_ms=1085, waited_ms=waited_ms)
     assert isinstance(refused, Refuse)
     assert refused.reason == "drain_limit"
     assert "1205 ms to drain, 1200 ms are allowed after 1231 ms in gRPC's own queue" in refused.message
 
 
 def test_however_long_it_waited_a_quarter_of_the_limit_is_left_so_that_the_device_has_work() -> None:
-    assert verdict(drain_ms=485, waited_ms=60_000) == Admit()
-    assert isinstance(verdict(drain_ms=495, waited_ms=60_000), Refuse)
+    assert verdict(drain_ms=445, waited_ms=60_000) == Admit()
+    assert isinstance(verdict(drain_ms=455, waited_ms=60_000), Refuse)
 
 
 def test_what_it_waited_is_no_part_of_a_deadline_that_is_told_as_what_remains() -> None:
@@ -127,6 +134,6 @@ def test_batch_work_is_never_admitted_where_interactive_work_is_refused(
 
 @pytest.mark.parametrize("drain_ms", [2001, 2500, 4000])
 def test_the_longer_the_queue_the_later_the_retry(drain_ms: float) -> None:
-    refused = verdict(drain_ms=drain_ms, own_ms=0.0)
+    refused = verdict(drain_ms=drain_ms, own_ms=200.0)
     assert isinstance(refused, Refuse)
-    assert refused.retry_after_ms == round(drain_ms - 1400)
+    assert refused.retry_after_ms == round(drain_ms - 1200)

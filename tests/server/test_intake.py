@@ -33,7 +33,7 @@ def test_admitted_tokens_are_reserved_until_they_are_computed_or_dropped() -> No
 
 def test_refused_tokens_are_not_reserved() -> None:
     intake, _ = new_intake()
-    with pytest.raises(OverloadedError, match="1001 ms to drain, 1000 ms are allowed"):
+    with pytest.raises(OverloadedError, match="1100 ms to drain, 1000 ms are allowed"):
         admit(intake, 10, Load(400, 1000.0, 1000.0, 1.0))
     with pytest.raises(DeadlineTooShortError):
         admit(intake, 10, Load(400, 100.0, 100.0, 1.0), Terms(deadline=0.05))

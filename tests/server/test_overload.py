@@ -251,6 +251,19 @@ def test_at_three_times_its_capacity_a_server_does_its_capacity_within_the_limit
     run_in_virtual_time(timeline())
 
 
+def test_at_three_times_its_capacity_long_texts_are_served_as_often_as_short_ones() -> None:
+    async def timeline() -> None:
+        async with service() as one:
+            await one.traffic(products, load=3, seconds=60)
+            shares = []
+            for least, most in ((3, 16), (64, 128)):
+                fates = [f for f in one.fates if least <= f.tokens <= most]
+                shares.append(sum(f.word == "served" for f in fates) / len(fates))
+            assert shares[1] >= 0.8 * shares[0]
+
+    run_in_virtual_time(timeline())
+
+
 def test_a_device_that_becomes_half_as_fast_in_the_midst_of_it_times_nobody_out() -> None:
     async def timeline() -> None:
         async with service() as one:
