@@ -27,12 +27,19 @@ def test_the_warm_up_tells_fixed_cost_from_the_cost_of_tokens() -> None:
     assert cost.full_batch_rate(0.105) == pytest.approx(1000 / 0.105)
 
 
-def test_small_batches_of_quiet_traffic_do_not_make_the_device_look_slow() -> None:
-    cost = steady_cost(BOUNDARIES, tokens_per_second=10_000, fixed_seconds=0.005)
+@pytest.mark.parametrize(
+    ("rate", "fixed", "tokens", "batches", "within"),
+    [(10_000, 0.005, 10, 500, 0.01), (500_000, 0.001, 20, 5000, 0.1)],
+    ids=["a CPU", "a GPU, whose small batches are nearly all fixed cost"],
+)
+def test_small_batches_of_quiet_traffic_do_not_make_the_device_look_slow(
+    rate: float, fixed: float, tokens: int, batches: int, within: float
+) -> None:
+    cost = steady_cost(BOUNDARIES, tokens_per_second=rate, fixed_seconds=fixed)
     before = cost.full_batch_rate(0.025)
-    for _ in range(500):
-        cost.observe({16: 10}, 0.005 + 10 / 10_000)
-    assert cost.full_batch_rate(0.025) == pytest.approx(before, rel=0.01)
+    for _ in range(batches):
+        cost.observe({16: tokens}, fixed + tokens / rate)
+    assert cost.full_batch_rate(0.025) == pytest.approx(before, rel=within)
 
 
 @pytest.mark.parametrize("warmed_up", [0.0, 0.002, 0.06], ids=["too fast", "right", "thirty times too slow"])
@@ -75,14 +82,6 @@ def test_what_batches_take_is_learned_of_any_device_in_half_a_minute_of_work_or_
             cost.observe({16: tokens}, seconds)
     for tokens, seconds in truth.items():
         assert cost.batch_seconds({16: tokens}) == pytest.approx(seconds, rel=0.2)
-
-
-def test_small_batches_of_a_device_whose_batches_are_mostly_fixed_cost_leave_its_rate_alone() -> None:
-    cost = steady_cost(BOUNDARIES, tokens_per_second=500_000, fixed_seconds=0.001)
-    before = cost.full_batch_rate(0.025)
-    for _ in range(5000):
-        cost.observe({16: 20}, 0.001 + 20 / 500_000)
-    assert cost.full_batch_rate(0.025) == pytest.approx(before, rel=0.1)
 
 
 def test_a_device_that_slows_down_is_believed_after_some_busy_seconds() -> None:
