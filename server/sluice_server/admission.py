@@ -140,7 +140,7 @@ def _after(waited_ms: float | None) -> str:
     """What else the allowed time depends on, in words."""
     if waited_ms is None or waited_ms < _WORTH_TELLING_MS:
         return ""
-    return f" after {waited_ms:.0f} ms in gRPC's own queue"
+    return f" after {waited_ms:.0f} ms before it was looked at"
 
 
 def _retry_after_ms(expected_ms: float, allowed_ms: float) -> int:

@@ -240,6 +240,10 @@ class Engine:
             self.reserved_tokens, now, self._busy.tokens_per_second(now, self._serving_since)
         )
 
+    def ahead_ms(self) -> float | None:
+        """What an interactive request that came now would wait for others; None before anything was measured."""
+        return self._estimates.load(0, Priority.INTERACTIVE, self.reserved_tokens, self._clock()).ahead_ms
+
     def drain_left_ms(self, request: PendingRequest) -> float | None:
         """Of the drain time as it was estimated when the request's last batch was done: what is left of it now."""
         return None if request.drained_at is None else max(0.0, 1000 * (request.drained_at - self._clock()))

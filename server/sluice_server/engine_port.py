@@ -65,5 +65,8 @@ class EnginePort(Protocol):
             SluiceError: Refused, late, or the batch or the server failed.
         """
 
+    def ahead_ms(self) -> float | None:
+        """What an interactive request that came now would wait for others; None while unknown."""
+
     async def health_document(self) -> Mapping[str, Any]:
         """The document of GET /health, at this moment."""

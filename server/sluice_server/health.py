@@ -78,7 +78,7 @@ class Facts:
     Attributes:
         now: On the server's clock, in seconds.
         p95_ms: Of the window; None while unknown.
-        accept_wait_ms: How long calls wait in gRPC before the server sees them; None while nobody came lately.
+        accept_wait_ms: How long calls wait until they are looked at; None while nobody came lately.
         p95_soft_limit_ms: None where latency backpressure is off.
         max_drain_ms: None where throughput backpressure is off.
         refusing: A request of one token would be refused now.

@@ -45,6 +45,10 @@ class LocalEngine:
         request = await self._engine.compute(rows, terms)
         return computation(self._engine, request)
 
+    def ahead_ms(self) -> float | None:
+        """See EnginePort."""
+        return self._engine.ahead_ms()
+
     async def health_document(self) -> Mapping[str, Any]:
         """See EnginePort."""
         return health.document(self._engine.facts())

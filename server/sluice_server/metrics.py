@@ -179,7 +179,7 @@ class _EngineCollector(Collector):
             ("service_rate_tokens_per_second", "While the device is busy", facts.rate),
             (
                 "accept_wait_seconds",
-                "Calls in gRPC's own queue, before the server sees them",
+                "Calls that came and were not looked at yet",
                 _seconds(facts.accept_wait_ms),
             ),
             ("p95_latency_seconds", "Server-side, over the window", _seconds(facts.p95_ms)),

@@ -96,7 +96,7 @@ def test_what_it_waited_before_counts_against_the_drain_limit() -> None:
     refused = verdict(drain_ms=1085, waited_ms=waited_ms)
     assert isinstance(refused, Refuse)
     assert refused.reason == "drain_limit"
-    assert "1205 ms to drain, 1200 ms are allowed after 1231 ms in gRPC's own queue" in refused.message
+    assert "1205 ms to drain, 1200 ms are allowed after 1231 ms before it was looked at" in refused.message
 
 
 def test_however_long_it_waited_a_quarter_of_the_limit_is_left_so_that_the_device_has_work() -> None:

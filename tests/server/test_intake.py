@@ -85,7 +85,7 @@ def test_it_says_that_it_refuses_where_it_refuses_for_what_requests_waited_befor
     intake, _ = new_intake()
     busy = Load(400, 700.0, 700.0, 1.0)
     assert not intake.would_refuse(busy, 1.0)
-    with pytest.raises(OverloadedError, match="after 800 ms in gRPC's own queue"):
+    with pytest.raises(OverloadedError, match="after 800 ms before it was looked at"):
         admit(intake, 10, busy, Terms(waited_ms=800.0), now=1.0)
     assert intake.would_refuse(busy, 1.0)
     assert not intake.would_refuse(busy, 5.0), "nobody came since"

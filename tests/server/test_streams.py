@@ -28,6 +28,9 @@ def test_a_short_request_is_answered_before_a_long_one_of_batch_work_that_came_f
 class Call:
     """What the servicer asks of a call that has no deadline and says nothing."""
 
+    def waited_ms(self) -> float:
+        return 0.0
+
     def time_remaining(self) -> None:
         return None
 
@@ -47,7 +50,7 @@ def test_a_caller_who_does_not_read_is_not_read_from_either(minilm: RunningServe
             yield asked(str(number), "a word")
 
     async def read_one_answer() -> int:
-        servicer = EmbeddingsServicer(minilm.server.service, None, lambda: None)
+        servicer = EmbeddingsServicer(minilm.server.service, None)
         answers = servicer.EmbedStream(requests(), Call())  # type: ignore[arg-type]
         await anext(answers)
         # Whatever was taken is computed; only answers that are read would make room for more.

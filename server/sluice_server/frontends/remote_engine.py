@@ -81,6 +81,10 @@ class RemoteEngine:
         number = next(self._numbers) if reservation is None else reservation.number
         return frames.read_answer(await self._ask(Kind.COMPUTE, number, *frames.rows(rows, terms)))
 
+    def ahead_ms(self) -> float | None:
+        """See EnginePort; it would have to be asked for."""
+        return None
+
     async def health_document(self) -> Mapping[str, Any]:
         """See EnginePort."""
         self._check_reads(0)

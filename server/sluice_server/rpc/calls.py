@@ -1,7 +1,6 @@
 """What every call shares: its deadline, its trailers, and how an error ends it."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,6 +10,7 @@ import grpc
 from sluice_server.errors import SluiceError
 from sluice_server.requests import NO_DEADLINE, Priority, Terms
 from sluice_server.rpc import status
+from sluice_server.rpc.core.call import AbortError, ServerCall
 from sluice_server.rpc.handlers import Handler, behavior, with_behavior
 from sluice_server.serving import Embedded
 
@@ -19,12 +19,12 @@ logger = logging.getLogger(__name__)
 # From Sluice's client, which knows what refused it, and from gRPC's own retries (gRFC A6).
 _REPEATED = ("sluice-refusals", "grpc-previous-rpc-attempts")
 
-Context = grpc.aio.ServicerContext[Any, Any]
+Context = ServerCall
 
 
-def terms(context: Context, *, waited_ms: float | None = None, max_wait_ms: int = 0) -> Terms:
+def terms(context: Context, *, max_wait_ms: int = 0) -> Terms:
     """Those of a call: its deadline is gRPC's or the caller's own limit, whichever comes first."""
-    return Terms(Priority.INTERACTIVE, _deadline(context, max_wait_ms), _is_repeated(context), waited_ms)
+    return Terms(Priority.INTERACTIVE, _deadline(context, max_wait_ms), _is_repeated(context), context.waited_ms())
 
 
 def _deadline(context: Context, max_wait_ms: int) -> float:
@@ -48,24 +48,24 @@ def ending_with_its_status(handler: Handler) -> Handler:
     async def call(request: Any, context: Context) -> Any:
         try:
             return await inner(request, context)
-        except grpc.aio.AbortError:
+        except AbortError:
             raise
         except Exception as error:  # noqa: BLE001 - it is told or logged
             end = _end_of(error)
-        await _abort(context, end)
+        _end(context, end)
         return None
 
     async def call_stream(requests: Any, context: Context) -> AsyncIterator[Any]:
         try:
             async for response in inner(requests, context):
                 yield response
-        except grpc.aio.AbortError:
+        except AbortError:
             raise
         except Exception as error:  # noqa: BLE001 - it is told or logged
             end = _end_of(error)
         else:
             return
-        await _abort(context, end)
+        _end(context, end)
 
     return with_behavior(handler, call_stream if handler.response_streaming else call)
 
@@ -92,13 +92,5 @@ def _end_of(error: Exception) -> status.End:
     return status.End(grpc.StatusCode.INTERNAL, "the server failed on this request; its log has the cause")
 
 
-async def _abort(context: Context, end: status.End) -> None:
-    """Sends the call's status; called when the error that led to it is gone.
-
-    gRPC sends nothing but the status on abort, and only then do its own clients retry by policy; a method that returns
-    with its status set sends an empty message before it. The exception that abort raises ends here, and gRPC raises it
-    anew where it ends the call: hundreds of times a second, it is dear to send it through everything in between. gRPC
-    keeps it in a cycle; raised beside the error, it would keep that, and every frame that it came through, too.
-    """
-    with contextlib.suppress(grpc.aio.AbortError):
-        await context.abort(end.code, end.details, (*context.trailing_metadata(), *end.trailers))
+def _end(context: Context, end: status.End) -> None:
+    context.end(end.code, end.details, (*context.trailing_metadata(), *end.trailers))

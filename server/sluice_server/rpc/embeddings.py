@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -54,19 +54,15 @@ class EmbeddingsServicer(embeddings_pb2_grpc.EmbeddingsServicer):
     Args:
         service: Computes the embeddings.
         observer: Told of every request of a stream.
-        waited_ms: How long the call that is served now waited before the server saw it; None while unknown.
     """
 
-    def __init__(
-        self, service: EmbeddingService, observer: RequestObserver | None, waited_ms: Callable[[], float | None]
-    ) -> None:
+    def __init__(self, service: EmbeddingService, observer: RequestObserver | None) -> None:
         self._service = service
-        self._waited_ms = waited_ms
         self._observer = observer
 
     async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:
         """Embeds every input of one request."""
-        embedded = await self._embed(request, terms(context, waited_ms=self._waited_ms()))
+        embedded = await self._embed(request, terms(context))
         set_trailers(context, embedded)
         return _response(request, embedded)
 

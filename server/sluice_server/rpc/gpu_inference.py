@@ -1,6 +1,6 @@
 """gpu_inference.InferenceService: wire-compatible with coral-gpu-inference 0.1.0, strict where it was not."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from typing import TypeAlias
 
@@ -20,17 +20,15 @@ class InferenceServicer(inference_pb2_grpc.InferenceServiceServicer):
 
     Args:
         service: Computes them.
-        waited_ms: How long the call that is served now waited before the server saw it; None while unknown.
     """
 
-    def __init__(self, service: EmbeddingService, waited_ms: Callable[[], float | None]) -> None:
+    def __init__(self, service: EmbeddingService) -> None:
         self._service = service
-        self._waited_ms = waited_ms
 
     async def Infer(self, request: pb.InferRequest, context: Context) -> pb.InferResponse:
         """Embeds every row; the attention mask says which of its positions count."""
         rows = decode(request, max_inputs=self._service.limits.max_inputs)
-        asked = terms(context, waited_ms=self._waited_ms(), max_wait_ms=request.max_wait_ms)
+        asked = terms(context, max_wait_ms=request.max_wait_ms)
         embedded = await self._service.embed_ids(rows, EmbedOptions(terms=asked))
         set_trailers(context, embedded)
         timings = pb.Timings(

@@ -5,6 +5,8 @@ from typing import Any, TypeAlias
 
 import grpc
 
+from sluice_server.rpc.core.call import Method
+
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Behavior: TypeAlias = Callable[[Any, Any], Any]
 
@@ -26,3 +28,10 @@ def with_behavior(handler: Any, behavior: Behavior, decode: Callable[[bytes], An
     """The handler of the same method that does something else, and may read its messages by other means."""
     make = _MAKERS[handler.request_streaming, handler.response_streaming]
     return make(behavior, decode or handler.request_deserializer, handler.response_serializer)
+
+
+def as_method(handler: Any) -> Method:
+    """The handler as the server takes it."""
+    return Method(
+        behavior(handler), handler.request_streaming, handler.request_deserializer, handler.response_serializer
+    )

@@ -12,7 +12,8 @@ from grpc_reflection.v1alpha._async import ReflectionServicer
 from sluice.v1 import embeddings_pb2, embeddings_pb2_grpc
 
 from sluice_server.observability.observer import RequestObserver
-from sluice_server.rpc.accept_probe import AcceptProbe
+from sluice_server.rpc.core.moderation import pause_seconds
+from sluice_server.rpc.core.server import CoreServer
 from sluice_server.rpc.embeddings import EmbeddingsServicer
 from sluice_server.rpc.gpu_inference import InferenceServicer
 from sluice_server.rpc.methods import Methods
@@ -55,16 +56,14 @@ class GrpcServer:
         shares_port: bool = False,
     ) -> None:
         options = _options(max_message_bytes, max_connection_age_seconds, shares_port=shares_port)
-        self._server = grpc.aio.server(options=options)
-        self._probe = AcceptProbe(self._server)
+        self._server = CoreServer(options, lambda: pause_seconds(service.engine.ahead_ms()))
         self._tls = tls
         self._health = HealthServicer()
         names = [*HEALTH_NAMES[1:], health.SERVICE_NAME, reflection.SERVICE_NAME]
-        waited_ms = self._probe.waited_ms
         methods = Methods(self._server, token=token, observer=observer)
         for add, servicer in (
-            (embeddings_pb2_grpc.add_EmbeddingsServicer_to_server, EmbeddingsServicer(service, observer, waited_ms)),
-            (inference_pb2_grpc.add_InferenceServiceServicer_to_server, InferenceServicer(service, waited_ms)),
+            (embeddings_pb2_grpc.add_EmbeddingsServicer_to_server, EmbeddingsServicer(service, observer)),
+            (inference_pb2_grpc.add_InferenceServiceServicer_to_server, InferenceServicer(service)),
             (health_pb2_grpc.add_HealthServicer_to_server, self._health),
             (reflection_pb2_grpc.add_ServerReflectionServicer_to_server, ReflectionServicer(names)),
         ):
@@ -77,23 +76,18 @@ class GrpcServer:
             OSError: The address cannot be listened on.
         """
         await self.set_serving(serving=False)
-        try:
-            port = self._add_port(address)
-        except RuntimeError as error:
-            raise OSError(f"cannot listen on {address}: {error}") from error
-        self._probe.listen()
-        await self._server.start()
+        port = self._server.listen(address, self._credentials())
+        self._server.start()
         return port
 
-    def _add_port(self, address: str) -> int:
+    def _credentials(self) -> grpc.ServerCredentials | None:
         if self._tls is None:
-            return self._server.add_insecure_port(address)
-        credentials = grpc.ssl_server_credentials(
+            return None
+        return grpc.ssl_server_credentials(
             [(self._tls.private_key, self._tls.certificate_chain)],
             root_certificates=self._tls.client_authority,
             require_client_auth=self._tls.client_authority is not None,
         )
-        return self._server.add_secure_port(address, credentials)
 
     async def set_serving(self, *, serving: bool) -> None:
         """What health Check and Watch say of the server and each of its services."""
@@ -103,7 +97,6 @@ class GrpcServer:
 
     async def stop(self, grace_seconds: float) -> None:
         """Takes no new calls, lets those under way end within the grace, then closes."""
-        await self._probe.stop()
         await self._server.stop(grace_seconds)
 
 

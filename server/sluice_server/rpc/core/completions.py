@@ -1,0 +1,95 @@
+"""What gRPC's core has completed: awaited in a thread of its own, handed to the event loop many at a time."""
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from sluice_server.rpc.core.binding import cygrpc
+
+logger = logging.getLogger(__name__)
+
+# Then the loop hears of them, whatever else there is.
+_MOST_EVENTS = 256
+_NOTHING, _SHUT_DOWN = cygrpc.CompletionType.queue_timeout, cygrpc.CompletionType.queue_shutdown
+# A look in vain reads one socket at most, and what it read may complete nothing. Before a pause, nothing should be left
+# to be read; without one, what is left wakes the thread at once.
+_LOOKS_IN_VAIN_BEFORE_PAUSE = 4
+# A moment that is past: the core says what there is, and does not wait.
+_NOW = 0.0
+
+# Given to the core with an operation; called in the event loop with the core's event once that is done, and with the
+# moment, on the monotonic clock, at which the thread saw it.
+Tag: TypeAlias = Callable[[Any, float], None]
+
+
+class Completions:
+    """A completion queue of gRPC's core whose events call their tags in the event loop.
+
+    Args:
+        pause_seconds: Asked in the event loop each time it has heard of events: how long the thread then leaves the
+            core alone.
+    """
+
+    def __init__(self, pause_seconds: Callable[[], float]) -> None:
+        self.queue = cygrpc.CompletionQueue()
+        self._ask_pause = pause_seconds
+        self._pause_seconds = 0.0
+        self._thread = threading.Thread(target=self._run, name="grpc-core", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def start(self) -> None:
+        """From now on the running event loop hears of events."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Once nothing is under way any more; returns when the thread has ended."""
+        self.queue.shutdown()
+        if self._loop is not None:
+            await asyncio.to_thread(self._thread.join)
+
+    # --- in the thread --------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while self._hand_over(time.monotonic):
+                if self._pause_seconds:
+                    time.sleep(self._pause_seconds)
+        except Exception:
+            # Nobody would ever be answered again.
+            logger.exception("the thread that waits for gRPC failed; the server shuts down")
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def _hand_over(self, clock: Callable[[], float]) -> bool:
+        """Waits for the next event; false where that is the queue's end."""
+        assert self._loop is not None, "the thread starts after the loop is known"
+        events: list[Any] = []
+        looks_left = looks = _LOOKS_IN_VAIN_BEFORE_PAUSE if self._pause_seconds else 1
+        event = self.queue.poll(None)
+        while event.completion_type != _SHUT_DOWN and looks_left and len(events) < _MOST_EVENTS:
+            if event.completion_type == _NOTHING:
+                looks_left -= 1
+            else:
+                events.append(event)
+                looks_left = looks
+            event = self.queue.poll(_NOW)
+        if event.completion_type not in {_SHUT_DOWN, _NOTHING}:
+            events.append(event)
+        if events:
+            self._loop.call_soon_threadsafe(self._tell, events, clock())
+        return bool(event.completion_type != _SHUT_DOWN)
+
+    # --- in the event loop ----------------------------------------------------------------------
+
+    def _tell(self, events: list[Any], seen_at: float) -> None:
+        for event in events:
+            try:
+                event.tag(event, seen_at)
+            except Exception:
+                logger.exception("an event of gRPC's core was lost")
+        self._pause_seconds = self._ask_pause()

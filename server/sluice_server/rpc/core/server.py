@@ -1,0 +1,91 @@
+"""Listens, and starts the method of each call."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import grpc
+
+from sluice_server.rpc.core.binding import core_credentials, cygrpc
+from sluice_server.rpc.core.call import Method, ServerCall
+from sluice_server.rpc.core.completions import Completions
+from sluice_server.rpc.core.outbox import Outbox
+
+# So many calls may have been seen and not begun, which is when they know how long they waited; more wait in the core.
+_MOST_SEEN = 4096
+# To the core, after which it ends what is left of a stop; each step of it is its own work of a moment.
+_STOPS_WITHIN_SECONDS = 10.0
+
+
+class CoreServer:
+    """A gRPC server on the running event loop; methods are those of grpc.aio, given a ServerCall as their context.
+
+    grpc.aio asks for one call at a time, and wakes the event loop for each of a call's four events: a call that was
+    refused took 0.31 ms of it, of which 0.16 are left here, and 0.04 where many are seen together.
+
+    Args:
+        options: gRPC's channel arguments.
+        pause_seconds: See Completions.
+    """
+
+    def __init__(self, options: Sequence[tuple[str, Any]], pause_seconds: Callable[[], float]) -> None:
+        self._completions = Completions(pause_seconds)
+        self._server = cygrpc.Server(tuple(options), False)
+        self._server.register_completion_queue(self._completions.queue)
+        self._outbox = Outbox()
+        self._methods: dict[bytes, Method] = {}
+        self._is_serving = False
+
+    def add_methods(self, service: str, methods: Mapping[str, Method]) -> None:
+        """Of a service, by their names; before the start."""
+        self._methods.update({f"/{service}/{name}".encode(): method for name, method in methods.items()})
+
+    def listen(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
+        """Returns the port; before the start.
+
+        Raises:
+            OSError: The address cannot be listened on.
+        """
+        port: int = self._server.add_http2_port(address.encode(), *core_credentials(credentials))
+        if port == 0:
+            raise OSError(f"cannot listen on {address}")
+        return port
+
+    def start(self) -> None:
+        """Serves from now on."""
+        self._server.start()
+        self._completions.start()
+        self._is_serving = True
+        for _ in range(_MOST_SEEN):
+            self._ask()
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Takes no new calls, lets those under way end within the grace, then closes; nothing where it never served."""
+        if not self._is_serving:
+            return
+        self._is_serving = False
+        stopped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._server.shutdown(self._completions.queue, lambda _, __: stopped.set_result(None))
+        _, unfinished = await asyncio.wait([stopped], timeout=grace_seconds)
+        if unfinished:
+            self._server.cancel_all_calls()
+            await asyncio.wait_for(stopped, _STOPS_WITHIN_SECONDS)
+        await self._completions.stop()
+        self._server.destroy()
+
+    def _ask(self) -> None:
+        queue = self._completions.queue
+        self._server.request_call(queue, queue, self._on_call)
+
+    def _on_call(self, event: Any, seen_at: float) -> None:
+        if self._is_serving:
+            self._ask()
+        if not event.success:
+            return  # the server stops, and there was no call
+        name = event.call_details.method
+        method = self._methods.get(name)
+        call = ServerCall(event, method, seen_at, self._outbox)
+        if method is None:
+            call.end(grpc.StatusCode.UNIMPLEMENTED, f"there is no method {name.decode(errors='replace')}", ())
+        else:
+            call.begin()

@@ -1,0 +1,105 @@
+"""Events of gRPC's core on their way to the event loop; the queue is a list here, a real one in test_server.py."""
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any
+
+import pytest
+from sluice_server.rpc.core.binding import cygrpc
+from sluice_server.rpc.core.completions import Completions
+
+DONE = object()
+SHUT_DOWN = cygrpc.CompletionType.queue_shutdown
+NOTHING = cygrpc.CompletionType.queue_timeout
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    tag: Callable[[Any, float], None] | None
+    completion_type: object = DONE
+
+
+class Queue:
+    """Says what the test puts in."""
+
+    def __init__(self) -> None:
+        self.events: SimpleQueue[Event] = SimpleQueue()
+
+    def poll(self, deadline: float | None) -> Event:
+        if deadline is None:
+            return self.events.get(timeout=30)
+        return self.events.get() if not self.events.empty() else Event(None, NOTHING)
+
+    def shutdown(self) -> None:
+        self.events.put(Event(None, SHUT_DOWN))
+
+
+def completions_of(queue: object, pause_seconds: Callable[[], float] = lambda: 0.0) -> Completions:
+    completions = Completions(pause_seconds)
+    completions.queue = queue
+    return completions
+
+
+async def test_events_that_are_there_together_are_told_together_in_their_order() -> None:
+    queue, told = Queue(), list[int]()
+    hand_overs = list[int]()
+
+    def note_hand_over() -> float:
+        hand_overs.append(len(told))
+        return 0.0
+
+    completions = completions_of(queue, note_hand_over)
+    for number in range(100):
+        queue.events.put(Event(lambda _, __, number=number: told.append(number)))  # type: ignore[misc]
+    queue.shutdown()
+    completions.start()
+    await completions.stop()
+    await asyncio.sleep(0)
+    assert told == list(range(100))
+    assert hand_overs == [100]
+
+
+async def test_an_event_whose_tag_fails_is_logged_and_loses_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    queue, told = Queue(), list[str]()
+
+    def fail(event: object, seen_at: float) -> None:
+        raise ValueError("a fault of ours")
+
+    completions = completions_of(queue)
+    queue.events.put(Event(fail))
+    queue.events.put(Event(lambda _, __: told.append("the next")))
+    completions.start()
+    with caplog.at_level(logging.ERROR):
+        await completions.stop()
+        await asyncio.sleep(0)
+    assert told == ["the next"]
+    assert "a fault of ours" in caplog.text
+
+
+async def test_a_thread_that_cannot_go_on_says_so_and_ends_the_server(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(Queue):
+        def poll(self, deadline: float | None) -> Event:
+            raise MemoryError("nothing left")
+
+    sent, told = list[tuple[int, int]](), threading.Event()
+
+    def kill(process: int, number: int) -> None:
+        sent.append((process, number))
+        told.set()
+
+    monkeypatch.setattr(os, "kill", kill)
+    completions = completions_of(Broken())
+    with caplog.at_level(logging.ERROR):
+        completions.start()
+        assert await asyncio.to_thread(told.wait, 30)
+        await completions.stop()
+    assert sent == [(os.getpid(), signal.SIGTERM)]
+    assert "nothing left" in caplog.text
