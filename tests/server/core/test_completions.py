@@ -46,23 +46,31 @@ def completions_of(queue: object, pause_seconds: Callable[[], float] = lambda: 0
     return completions
 
 
-async def test_events_that_are_there_together_are_told_together_in_their_order() -> None:
-    queue, told = Queue(), list[int]()
-    hand_overs = list[int]()
+async def hand_overs(pause_seconds: float) -> list[int]:
+    """How many events the loop has heard of, at the start and each time: of a hundred that are there together."""
+    queue, told, heard = Queue(), list[int](), list[int]()
 
     def note_hand_over() -> float:
-        hand_overs.append(len(told))
-        return 0.0
+        heard.append(len(told))
+        return pause_seconds
 
-    completions = completions_of(queue, note_hand_over)
     for number in range(100):
         queue.events.put(Event(lambda _, __, number=number: told.append(number)))  # type: ignore[misc]
     queue.shutdown()
+    completions = completions_of(queue, note_hand_over)
     completions.start()
     await completions.stop()
     await asyncio.sleep(0)
     assert told == list(range(100))
-    assert hand_overs == [100]
+    return heard
+
+
+async def test_without_pauses_the_loop_hears_of_each_event_by_itself() -> None:
+    assert await hand_overs(pause_seconds=0.0) == list(range(101))
+
+
+async def test_with_pauses_the_loop_hears_of_all_that_is_there_at_once() -> None:
+    assert await hand_overs(pause_seconds=0.001) == [0, 100]
 
 
 async def test_an_event_whose_tag_fails_is_logged_and_loses_no_other(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,1 +1,1 @@
-"""An asyncio server on gRPC's own core: what Sluice uses of grpc.aio, for half of its price."""
+"""An asyncio server on gRPC's own core: what Sluice uses of grpc.aio, for a third of its price."""

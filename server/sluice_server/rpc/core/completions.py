@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 _MOST_EVENTS = 256
 _NOTHING, _SHUT_DOWN = cygrpc.CompletionType.queue_timeout, cygrpc.CompletionType.queue_shutdown
 # A look in vain reads one socket at most, and what it read may complete nothing. Before a pause, nothing should be left
-# to be read; without one, what is left wakes the thread at once.
+# to be read; without one, the loop hears of each event at once.
 _LOOKS_IN_VAIN_BEFORE_PAUSE = 4
 # A moment that is past: the core says what there is, and does not wait.
 _NOW = 0.0
@@ -31,8 +31,8 @@ class Completions:
     """A completion queue of gRPC's core whose events call their tags in the event loop.
 
     Args:
-        pause_seconds: Asked in the event loop each time it has heard of events: how long the thread then leaves the
-            core alone.
+        pause_seconds: Asked in the event loop, at the start and each time it has heard of events: how long the thread
+            then leaves the core alone.
     """
 
     def __init__(self, pause_seconds: Callable[[], float]) -> None:
@@ -45,6 +45,7 @@ class Completions:
     def start(self) -> None:
         """From now on the running event loop hears of events."""
         self._loop = asyncio.get_running_loop()
+        self._pause_seconds = self._ask_pause()
         self._thread.start()
 
     async def stop(self) -> None:
@@ -57,19 +58,20 @@ class Completions:
 
     def _run(self) -> None:
         try:
-            while self._hand_over(time.monotonic):
+            while self._hand_over():
                 if self._pause_seconds:
                     time.sleep(self._pause_seconds)
         except Exception:
+            if self._loop is None or self._loop.is_closed():
+                return  # the process ends
             # Nobody would ever be answered again.
             logger.exception("the thread that waits for gRPC failed; the server shuts down")
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def _hand_over(self, clock: Callable[[], float]) -> bool:
+    def _hand_over(self) -> bool:
         """Waits for the next event; false where that is the queue's end."""
-        assert self._loop is not None, "the thread starts after the loop is known"
         events: list[Any] = []
-        looks_left = looks = _LOOKS_IN_VAIN_BEFORE_PAUSE if self._pause_seconds else 1
+        looks_left = looks = _LOOKS_IN_VAIN_BEFORE_PAUSE if self._pause_seconds else 0
         event = self.queue.poll(None)
         while event.completion_type != _SHUT_DOWN and looks_left and len(events) < _MOST_EVENTS:
             if event.completion_type == _NOTHING:
@@ -81,7 +83,8 @@ class Completions:
         if event.completion_type not in {_SHUT_DOWN, _NOTHING}:
             events.append(event)
         if events:
-            self._loop.call_soon_threadsafe(self._tell, events, clock())
+            assert self._loop is not None, "the thread starts after the loop is known"
+            self._loop.call_soon_threadsafe(self._tell, events, time.monotonic())
         return bool(event.completion_type != _SHUT_DOWN)
 
     # --- in the event loop ----------------------------------------------------------------------

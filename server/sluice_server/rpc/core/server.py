@@ -20,8 +20,8 @@ _STOPS_WITHIN_SECONDS = 10.0
 class CoreServer:
     """A gRPC server on the running event loop; methods are those of grpc.aio, given a ServerCall as their context.
 
-    grpc.aio asks for one call at a time, and wakes the event loop for each of a call's four events: a call that was
-    refused took 0.31 ms of it, of which 0.16 are left here, and 0.04 where many are seen together.
+    grpc.aio takes one call at a time, and wakes the event loop for each of a call's four events: a call that does
+    nothing took 0.20 to 0.23 ms of CPU, and takes 0.06 to 0.07 here (64 at once, two cores).
 
     Args:
         options: gRPC's channel arguments.
