@@ -1,8 +1,10 @@
 """What ends calls leaves together."""
 
 import asyncio
+import logging
 from typing import Any
 
+import pytest
 from sluice_server.rpc.core.outbox import Outbox
 
 
@@ -43,3 +45,19 @@ async def test_what_ends_later_leaves_later() -> None:
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert told[-1] == (0, name)
+
+
+async def test_a_call_that_cannot_be_ended_is_logged_and_holds_up_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Core):
+        def start_server_batch(self, operations: tuple[Any, ...], tag: object) -> None:
+            raise TypeError("no such trailer")
+
+    told, over = list[tuple[int, object]](), list[str]()
+    outbox = Outbox()
+    outbox.put(Broken([0], told), ("first",), lambda _, __: over.append("first"))
+    outbox.put(Core([0], told), ("second",), ignore)
+    with caplog.at_level(logging.ERROR):
+        await asyncio.sleep(0)
+    assert over == ["first"]
+    assert told == [(0, "second")]
+    assert "no such trailer" in caplog.text

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -263,9 +264,10 @@ async def test_a_thousand_calls_at_once_are_answered_though_the_core_is_seldom_l
 
 
 async def test_a_call_knows_how_long_it_waited_for_the_event_loop() -> None:
-    waited_ms = list[float]()
+    waited_ms, all_are_under_way = list[float](), threading.Event()
 
     async def work(request: bytes, call: ServerCall) -> bytes:
+        all_are_under_way.wait(WAIT_SECONDS)
         waited_ms.append(call.waited_ms())
         until = time.monotonic() + 0.005
         while time.monotonic() < until:
@@ -277,12 +279,17 @@ async def test_a_call_knows_how_long_it_waited_for_the_event_loop() -> None:
         # Its caller is another thread: this event loop is what calls wait for.
         with grpc.insecure_channel(f"127.0.0.1:{one.port}") as channel:
             ask = channel.unary_unary("/test.Busy/Work", same, same)
-            calls = await asyncio.to_thread(lambda: [ask.future(b"", timeout=WAIT_SECONDS) for _ in range(100)])
-            await asyncio.to_thread(lambda: [call.result() for call in calls])
+
+            def ask_all_at_once() -> None:
+                calls = [ask.future(b"", timeout=WAIT_SECONDS) for _ in range(100)]
+                all_are_under_way.set()
+                for call in calls:
+                    call.result()
+
+            await asyncio.to_thread(ask_all_at_once)
+    # Each waited for those before it, which took 5 ms each.
     assert len(waited_ms) == 100
-    # Those of the last tenth waited for those before, each of which took 5 ms.
-    assert max(waited_ms) > 100, "there was no queue to tell of"
-    assert min(waited_ms) < 50
+    assert waited_ms[-1] > waited_ms[1] + 250
 
 
 async def test_nothing_is_kept_of_calls_that_are_over() -> None:
@@ -317,6 +324,29 @@ async def test_a_stop_ends_what_takes_longer_than_the_grace() -> None:
         await asyncio.wait_for(one.server.stop(0.05), WAIT_SECONDS)
         assert await one.heard_of_its_end() == "cancelled"
         assert (await error_of(call)).code() in {grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE}
+
+
+async def test_a_stop_waits_for_methods_that_are_still_at_their_end_when_their_calls_are_over() -> None:
+    cleaned_up = list[str]()
+
+    async def clean_up_slowly(request: bytes, _: ServerCall) -> bytes:
+        try:
+            await asyncio.sleep(WAIT_SECONDS)
+        finally:
+            await asyncio.sleep(0.2)
+            cleaned_up.append("done")
+        return request
+
+    async with served() as one:
+        one.server.add_methods("test.Slow", {"CleanUp": Method(clean_up_slowly, False, same, same)})
+        call = one.channel.unary_unary("/test.Slow/CleanUp", same, same)(b"", timeout=WAIT_SECONDS)
+        hanging = asyncio.ensure_future(one.unary("Hang")(b"", timeout=WAIT_SECONDS))
+        # Called after it: both are under way.
+        await asyncio.wait_for(one.hanging.get(), WAIT_SECONDS)
+        await asyncio.wait_for(one.server.stop(0), WAIT_SECONDS)
+        assert cleaned_up == ["done"]
+        for ended in (call, hanging):
+            assert (await error_of(ended)).code() in {grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE}
 
 
 async def test_an_address_that_is_taken_is_named_and_a_server_that_never_served_stops() -> None:

@@ -46,13 +46,15 @@ class AbortError(Exception):
 class ServerCall:
     """What a method is given beside its request: of grpc.aio.ServicerContext what methods use here.
 
-    Lives as long as the core has an operation of it under way, which holds its tag.
+    Lives as long as the core has an operation of it under way, which holds its tag. Whatever becomes of it, it is ended
+    once, with its last operations.
 
     Args:
         event: The core's, of the call's arrival.
         method: That was called; None where there is no such method, and nothing to begin.
         seen_at: When the server saw it, on the monotonic clock.
         outbox: Takes what ends it.
+        on_over: Called when the core has no operation of it any more.
     """
 
     __slots__ = (
@@ -62,6 +64,7 @@ class ServerCall:
         "_deadline",
         "_metadata",
         "_method",
+        "_on_over",
         "_outbox",
         "_seen_at",
         "_task",
@@ -69,13 +72,15 @@ class ServerCall:
         "_watched",
     )
 
-    def __init__(self, event: Any, method: Method | None, seen_at: float, outbox: Outbox) -> None:
+    def __init__(
+        self, event: Any, method: Method | None, seen_at: float, outbox: Outbox, on_over: Callable[[], None]
+    ) -> None:
         self._core = event.call
         self._deadline: float = event.call_details.deadline
         self._metadata: Trailers = event.invocation_metadata
         self._method = method
         self._seen_at = seen_at
-        self._outbox = outbox
+        self._outbox, self._on_over = outbox, on_over
         self._trailers: Trailers = ()
         self._code: grpc.StatusCode | None = None
         self._task: asyncio.Task[None] | None = None
@@ -206,7 +211,13 @@ class ServerCall:
             yield method.decode(message)
 
     def _done(self, operations: tuple[Any, ...]) -> asyncio.Future[bool]:
-        """Whether the core could carry them out."""
+        """Whether the core could carry them out.
+
+        Raises:
+            CancelledError: The call has ended.
+        """
+        if self._code is not None:
+            raise asyncio.CancelledError
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
         def on_event(event: Any, _: float) -> None:
@@ -238,5 +249,5 @@ class ServerCall:
         self._began = True
         return (cygrpc.SendInitialMetadataOperation((), _NO_FLAGS),)
 
-    def _on_finished(self, event: Any, seen_at: float) -> None:
-        """Nothing is left to do; until now the core held the call."""
+    def _on_finished(self, _: Any, __: float) -> None:
+        self._on_over()

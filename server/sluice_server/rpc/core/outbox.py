@@ -1,9 +1,13 @@
 """What ends calls, given to gRPC's core for all of them together."""
 
 import asyncio
+import logging
+import time
 from typing import Any
 
 from sluice_server.rpc.core.completions import Tag
+
+logger = logging.getLogger(__name__)
 
 
 class Outbox:
@@ -25,4 +29,8 @@ class Outbox:
     def _send(self) -> None:
         waiting, self._waiting = self._waiting, []
         for core_call, operations, tag in waiting:
-            core_call.start_server_batch(operations, tag)
+            try:
+                core_call.start_server_batch(operations, tag)
+            except Exception:
+                logger.exception("a call could not be ended")
+                tag(None, time.monotonic())

@@ -35,6 +35,8 @@ class CoreServer:
         self._outbox = Outbox()
         self._methods: dict[bytes, Method] = {}
         self._is_serving = False
+        self._calls_under_way = 0
+        self._no_calls: asyncio.Future[None] | None = None
 
     def add_methods(self, service: str, methods: Mapping[str, Method]) -> None:
         """Of a service, by their names; before the start."""
@@ -60,7 +62,11 @@ class CoreServer:
             self._ask()
 
     async def stop(self, grace_seconds: float) -> None:
-        """Takes no new calls, lets those under way end within the grace, then closes; nothing where it never served."""
+        """Takes no new calls, lets those under way end within the grace, then closes; nothing where it never served.
+
+        Raises:
+            TimeoutError: A method goes on though its call was cancelled.
+        """
         if not self._is_serving:
             return
         self._is_serving = False
@@ -69,7 +75,12 @@ class CoreServer:
         _, unfinished = await asyncio.wait([stopped], timeout=grace_seconds)
         if unfinished:
             self._server.cancel_all_calls()
-            await asyncio.wait_for(stopped, _STOPS_WITHIN_SECONDS)
+        async with asyncio.timeout(_STOPS_WITHIN_SECONDS):
+            await stopped
+            # The core is done with calls before their methods are, and aborts where they end on a queue that is shut.
+            if self._calls_under_way:
+                self._no_calls = asyncio.get_running_loop().create_future()
+                await self._no_calls
         await self._completions.stop()
         self._server.destroy()
 
@@ -84,8 +95,14 @@ class CoreServer:
             return  # the server stops, and there was no call
         name = event.call_details.method
         method = self._methods.get(name)
-        call = ServerCall(event, method, seen_at, self._outbox)
+        call = ServerCall(event, method, seen_at, self._outbox, self._on_call_over)
+        self._calls_under_way += 1
         if method is None:
             call.end(grpc.StatusCode.UNIMPLEMENTED, f"there is no method {name.decode(errors='replace')}", ())
         else:
             call.begin()
+
+    def _on_call_over(self) -> None:
+        self._calls_under_way -= 1
+        if not self._calls_under_way and self._no_calls is not None:
+            self._no_calls.set_result(None)
