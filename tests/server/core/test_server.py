@@ -292,6 +292,25 @@ async def test_a_call_knows_how_long_it_waited_for_the_event_loop() -> None:
     assert waited_ms[-1] > waited_ms[1] + 250
 
 
+async def test_a_caller_that_sends_its_message_late_has_waited_for_nobody() -> None:
+    waited_ms, began = list[float](), time.monotonic()
+
+    async def note(request: bytes, call: ServerCall) -> bytes:
+        waited_ms.append(call.waited_ms())
+        return request
+
+    async with served() as one:
+        one.server.add_methods("test.Late", {"Note": Method(note, False, same, same)})
+        call = one.channel.stream_unary("/test.Late/Note", same, same)(timeout=WAIT_SECONDS)
+        await call.wait_for_connection()
+        # Its own time, as a slow network would take it.
+        await asyncio.sleep(0.5)
+        await call.write(b"late")
+        await call.done_writing()
+        assert await call == b"late"
+    assert waited_ms[0] < 1000 * (time.monotonic() - began) - 500
+
+
 async def test_nothing_is_kept_of_calls_that_are_over() -> None:
     async with served() as one:
         for name in ("Echo", "Refuse", "Abort"):

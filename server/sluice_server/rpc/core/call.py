@@ -69,6 +69,7 @@ class ServerCall:
         "_seen_at",
         "_task",
         "_trailers",
+        "_waited_seconds",
         "_watched",
     )
 
@@ -79,7 +80,7 @@ class ServerCall:
         self._deadline: float = event.call_details.deadline
         self._metadata: Trailers = event.invocation_metadata
         self._method = method
-        self._seen_at = seen_at
+        self._seen_at, self._waited_seconds = seen_at, 0.0
         self._outbox, self._on_over = outbox, on_over
         self._trailers: Trailers = ()
         self._code: grpc.StatusCode | None = None
@@ -89,8 +90,8 @@ class ServerCall:
     # --- for methods ----------------------------------------------------------------------------
 
     def waited_ms(self) -> float:
-        """Since the server saw it."""
-        return 1000 * (time.monotonic() - self._seen_at)
+        """For the event loop, once it was seen and once its message was; what its caller took for that is its own."""
+        return 1000 * (self._waited_seconds + time.monotonic() - self._seen_at)
 
     def invocation_metadata(self) -> Trailers:
         """The caller's."""
@@ -148,11 +149,13 @@ class ServerCall:
         if self._method.takes_stream:
             self._start(self._method, self._requests(self._method))
         else:
+            self._waited_seconds = time.monotonic() - self._seen_at
             self._core.start_server_batch((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), self._on_message)
 
     # --- inside ---------------------------------------------------------------------------------
 
-    def _on_message(self, event: Any, _: float) -> None:
+    def _on_message(self, event: Any, seen_at: float) -> None:
+        self._seen_at = seen_at
         message = event.batch_operations[0].message()
         if message is None:
             # The caller has left, or sent more than is allowed, which the core tells it; or it sent nothing.
