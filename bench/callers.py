@@ -8,9 +8,12 @@ from typing import Protocol
 import aiohttp
 import grpc
 
-from bench.http2 import Call, CallerLeftError, Http2Connection, LostConnectionError, Trailers
+from bench.header_blocks import value_of
+from bench.http2 import Call, CallerLeftError, Http2Connection, LostConnectionError
 
 _CONNECTIONS = 4
+# So many calls one after the other go over the same one: what is sent together leaves in one write.
+_NEIGHBOURS = 4
 _SLUICE = "/sluice.v1.Embeddings/Embed"
 _CORAL = "/gpu_inference.InferenceService/Infer"
 _CODES = {str(code.value[0]): code.name for code in grpc.StatusCode}
@@ -34,19 +37,40 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a server said.
+    """What a server said; read when it is asked for, which may be when the load is over.
 
     Attributes:
-        code: Of gRPC.
-        drain_ms: The server's estimate of its queue; None where there is none.
-        server_ms: In the server's queue and on the device; None where it does not say.
-        pushback_ms: When to come back; None where it does not say.
+        own_code: Of gRPC, where the server gave none.
+        trailers: The server's, as they came.
     """
 
-    code: str
-    drain_ms: float | None = None
-    server_ms: float | None = None
-    pushback_ms: float | None = None
+    own_code: str | None = None
+    trailers: bytes = b""
+
+    @property
+    def code(self) -> str:
+        """Of gRPC."""
+        return self.own_code or _CODES.get(value_of(self.trailers, b"grpc-status") or "", "UNKNOWN")
+
+    @property
+    def drain_ms(self) -> float | None:
+        """The server's estimate of its queue; None where there is none."""
+        return self._number(b"sluice-drain-ms")
+
+    @property
+    def server_ms(self) -> float | None:
+        """In the server's queue and on the device; None where it does not say."""
+        queue, compute = self._number(b"sluice-queue-ms"), self._number(b"sluice-compute-ms")
+        return None if queue is None or compute is None else queue + compute
+
+    @property
+    def pushback_ms(self) -> float | None:
+        """When to come back; None where it does not say."""
+        return self._number(b"grpc-retry-pushback-ms")
+
+    def _number(self, name: bytes) -> float | None:
+        value = value_of(self.trailers, name)
+        return None if value is None else float(value)
 
 
 class Caller(Protocol):
@@ -74,7 +98,7 @@ class GrpcCaller:
     ) -> Reply:
         """See Caller."""
         try:
-            connection = await self._connection(place % _CONNECTIONS)
+            connection = await self._connection(place // _NEIGHBOURS % _CONNECTIONS)
         except OSError:
             return Reply("UNAVAILABLE")
         calls = [connection.ask(message, timeout_seconds) for message in request.messages]
@@ -82,13 +106,15 @@ class GrpcCaller:
         code = "DEADLINE_EXCEEDED" if leave_after_seconds is None else "CANCELLED"
         given_up = asyncio.get_running_loop().call_later(patience, _give_up, connection, calls)
         try:
-            replies = [_reply(one) for one in await _all_of(calls)]
+            replies = [Reply(trailers=one) for one in await _all_of(calls)]
         except CallerLeftError:
             return Reply(code)
         except LostConnectionError:
             return Reply("UNAVAILABLE")
         finally:
             given_up.cancel()
+        if len(replies) == 1:
+            return replies[0]
         return next((reply for reply in replies if reply.code != "OK"), replies[0])
 
     async def close(self) -> None:
@@ -152,7 +178,7 @@ def coral(target: str) -> Caller:
     return GrpcCaller(target, _CORAL)
 
 
-async def _all_of(calls: Sequence[Call]) -> Sequence[Trailers]:
+async def _all_of(calls: Sequence[Call]) -> Sequence[bytes]:
     """One call, the usual number, needs no more than its own future."""
     if len(calls) == 1:
         return [await calls[0][1]]
@@ -162,18 +188,3 @@ async def _all_of(calls: Sequence[Call]) -> Sequence[Trailers]:
 def _give_up(connection: Http2Connection, calls: Sequence[Call]) -> None:
     for stream, _ in calls:
         connection.leave(stream)
-
-
-def _reply(trailers: Trailers) -> Reply:
-    queue, compute = _number(trailers, "sluice-queue-ms"), _number(trailers, "sluice-compute-ms")
-    return Reply(
-        _CODES.get(trailers.get("grpc-status", ""), "UNKNOWN"),
-        _number(trailers, "sluice-drain-ms"),
-        None if queue is None or compute is None else queue + compute,
-        _number(trailers, "grpc-retry-pushback-ms"),
-    )
-
-
-def _number(trailers: Trailers, name: str) -> float | None:
-    value = trailers.get(name)
-    return None if value is None else float(value)

@@ -66,13 +66,14 @@ def relative_errors(answers: Sequence[Answer]) -> list[float]:
     for answer in by_arrival:
         told_at = answer.sent_at + answer.seconds
         place = int(np.searchsorted(arrivals, told_at))
-        if answer.promised_drain_ms is None or place == len(by_arrival):
+        promised_ms = answer.reply.drain_ms
+        if promised_ms is None or place == len(by_arrival):
             continue
         if arrivals[place] - told_at > _NEXT_WITHIN_SECONDS:
             continue
         lived_ms = 1000 * (arrivals[place] + by_arrival[place].seconds - told_at)
         if lived_ms > _COMPARABLE_MS:
-            errors.append(abs(answer.promised_drain_ms - lived_ms) / lived_ms)
+            errors.append(abs(promised_ms - lived_ms) / lived_ms)
     return [float(np.median(errors)), float(np.percentile(errors, 95)), len(errors)] if errors else []
 
 

@@ -8,10 +8,9 @@ counted, not kept: what is needed of them stands in the trailers.
 import asyncio
 import struct
 from collections import deque
-from collections.abc import Mapping
 from typing import cast
 
-from bench.header_blocks import RequestHeaders, decode
+from bench.header_blocks import RequestHeaders
 
 _DATA, _HEADERS, _RESET, _SETTINGS, _PING, _GO_AWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 _END_STREAM, _END_HEADERS, _ACK = 0x1, 0x4, 0x1
@@ -22,9 +21,8 @@ _WIDEST_WINDOW = (1 << 31) - 1
 _WINDOW_STEP = 1 << 28
 _CANCEL = struct.pack(">I", 8)
 
-Trailers = Mapping[str, str]
-Call = tuple[int, "asyncio.Future[Trailers]"]
-"""A stream's number and its end."""
+Call = tuple[int, "asyncio.Future[bytes]"]
+"""A stream's number, and the block of its trailers once it ends."""
 
 
 class CallerLeftError(Exception):
@@ -47,7 +45,7 @@ class Http2Connection(asyncio.Protocol):
         self._headers = RequestHeaders(authority, method)
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._calls: dict[int, asyncio.Future[Trailers]] = {}
+        self._calls: dict[int, asyncio.Future[bytes]] = {}
         self._next_stream = 1
         self._received = bytearray()
         self._out: list[bytes] = []
@@ -66,7 +64,7 @@ class Http2Connection(asyncio.Protocol):
             The stream's number, for `leave`, and the future; it fails with LostConnectionError or CallerLeftError.
         """
         stream, self._next_stream = self._next_stream, self._next_stream + 2
-        future: asyncio.Future[Trailers] = self._loop.create_future()
+        future: asyncio.Future[bytes] = self._loop.create_future()
         self._calls[stream] = future
         self._stream_windows[stream] = self._initial_window
         self._send(_HEADERS, _END_HEADERS, stream, self._headers.block(timeout_seconds))
@@ -151,7 +149,7 @@ class Http2Connection(asyncio.Protocol):
         future = self._calls.pop(stream, None)
         self._stream_windows.pop(stream, None)
         if future is not None and not future.done():
-            future.set_result(decode(block))
+            future.set_result(block)
 
     def _fail(self, stream: int, why: str) -> None:
         future = self._calls.pop(stream, None)

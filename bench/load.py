@@ -14,8 +14,11 @@ import numpy as np
 from sluice.v1 import embeddings_pb2 as pb
 
 from bench import callers
-from bench.callers import Caller, Request
+from bench.callers import Caller, Reply, Request
 
+# Where several arrivals fall within so long, they are sent together, the first of them so late: to wake for each of a
+# thousand a second takes twice as much of the cores from what is measured. Each is counted from when it was due.
+_TICK_SECONDS = 0.002
 # A refused client that was told nothing comes back after so long, as a patient one would.
 _BACK_OFF_MS = 50.0
 # Parameters of log-normal lengths, in tokens: (share, median, sigma, most) of each kind of text in the mix.
@@ -34,18 +37,19 @@ class Answer:
     Attributes:
         sent_at: When it was due, not when it could be sent: waiting in the generator counts (no coordinated omission).
         seconds: Until the answer.
-        code: Of gRPC.
         tokens: It asked for.
-        promised_drain_ms: The server's estimate of its queue, from the trailers; None where there is none.
-        server_ms: Of these, in the server's queue and on the device; None where there is none.
+        reply: What the server said.
     """
 
     sent_at: float
     seconds: float
-    code: str
     tokens: int
-    promised_drain_ms: float | None
-    server_ms: float | None
+    reply: Reply
+
+    @property
+    def code(self) -> str:
+        """Of gRPC."""
+        return self.reply.code
 
 
 def requests(
@@ -89,8 +93,8 @@ class Generator:
             while time.monotonic() < end:
                 leaves = dice.random() < cancel_share
                 patience = float(dice.uniform(0.001, 0.3)) if leaves else 60.0
-                pushback_ms = await self._ask(made[place % len(made)], place, time.monotonic(), patience, leaves=leaves)
-                await asyncio.sleep(min(pushback_ms / 1000, max(0.0, end - time.monotonic())))
+                reply = await self._ask(made[place % len(made)], place, time.monotonic(), patience, leaves=leaves)
+                await asyncio.sleep(min(_pause_seconds(reply), max(0.0, end - time.monotonic())))
                 place += clients
 
         await asyncio.gather(*(client(place) for place in range(clients)))
@@ -101,11 +105,12 @@ class Generator:
         """Poisson arrivals at a rate, whatever the server answers."""
         gaps = np.random.default_rng(3).exponential(1 / per_second, int(per_second * seconds))
         due, started, under_way = 0.0, time.monotonic(), set()
+        tick = _TICK_SECONDS if per_second * _TICK_SECONDS >= 1 else 0.0
         for place, gap in enumerate(gaps):
             due += float(gap)
             wait = started + due - time.monotonic()
             if wait > 0:
-                await asyncio.sleep(wait)
+                await asyncio.sleep(max(wait, tick))
             task = asyncio.create_task(self._ask(made[place % len(made)], place, started + due, deadline_seconds))
             under_way.add(task)
             task.add_done_callback(under_way.discard)
@@ -117,8 +122,8 @@ class Generator:
 
     async def _ask(
         self, request: Request, place: int, due: float, patience_seconds: float, *, leaves: bool = False
-    ) -> float:
-        """Sends one request and notes what became of it; returns when to come back, in ms."""
+    ) -> Reply:
+        """Sends one request and notes what became of it."""
         reply = await self._caller.ask(
             request,
             place,
@@ -126,8 +131,13 @@ class Generator:
             timeout_seconds=60.0 if leaves else patience_seconds,
             leave_after_seconds=patience_seconds if leaves else None,
         )
-        seconds = time.monotonic() - due
-        self.answers.append(Answer(due, seconds, reply.code, request.tokens, reply.drain_ms, reply.server_ms))
-        if reply.code in ("OK", "CANCELLED"):
-            return 0.0
-        return _BACK_OFF_MS if reply.pushback_ms is None else max(0.0, reply.pushback_ms)
+        self.answers.append(Answer(due, time.monotonic() - due, request.tokens, reply))
+        return reply
+
+
+def _pause_seconds(reply: Reply) -> float:
+    """Of a client that asks again, or something else."""
+    if reply.code in ("OK", "CANCELLED"):
+        return 0.0
+    pushback_ms = reply.pushback_ms
+    return (_BACK_OFF_MS if pushback_ms is None else max(0.0, pushback_ms)) / 1000

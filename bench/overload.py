@@ -67,7 +67,7 @@ async def measure(process: ServerProcess, mix: str, seconds: float, texts: int) 
         "served_share_of_the_shorter_and_the_longer_half": _served_shares(generator.answers),
         "late_by_second": _late_by_second(accepted),
         "accepted_p50_p99_ms": _percentiles([1000 * one.seconds for one in accepted]),
-        "accepted_p50_p99_ms_inside_the_server": _percentiles([one.server_ms or 0 for one in accepted]),
+        "accepted_p50_p99_ms_inside_the_server": _percentiles([one.reply.server_ms or 0 for one in accepted]),
         "drain_error_median_p95": relative_errors(accepted),
         "recovery_seconds": recovered,
         "rss_mib": rss,

@@ -2,12 +2,13 @@
 
 import pytest
 
+from bench.callers import Reply
 from bench.contestants import Cell, between, summary
 from bench.load import Answer
 
 
 def answer(sent_at: float, seconds: float, code: str = "OK", tokens: int = 10) -> Answer:
-    return Answer(sent_at, seconds, code, tokens, None, None)
+    return Answer(sent_at, seconds, tokens, Reply(code))
 
 
 def test_only_good_answers_count_and_time_runs_until_the_last_one() -> None:
