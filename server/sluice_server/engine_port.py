@@ -1,6 +1,6 @@
 """The seam between the flow of a request and the engine: the engine may run in this process or in another one."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -58,11 +58,13 @@ class EnginePort(Protocol):
             SluiceError: Not ready, draining, failed, overloaded, or the deadline is too short.
         """
 
-    async def compute(self, rows: TokenRows, terms: Terms, reservation: Reservation | None = None) -> Computation:
+    def compute(self, rows: TokenRows, terms: Terms, reservation: Reservation | None = None) -> Awaitable[Computation]:
         """Computes valid rows; consumes the reservation however it ends, and admits the rows where there is none.
 
+        What is returned must be awaited: it gives back what was taken in.
+
         Raises:
-            SluiceError: Refused, late, or the batch or the server failed.
+            SluiceError: Refused, at once or when it is awaited; late, or the batch or the server failed.
         """
 
     def ahead_ms(self) -> float | None:

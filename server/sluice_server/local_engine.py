@@ -1,6 +1,6 @@
 """The engine of this process behind the port."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from functools import partial
 from typing import Any
 
@@ -36,14 +36,16 @@ class LocalEngine:
         self._engine.reserve(tokens, terms)
         return Reservation(0, tokens, partial(self._engine.release, tokens))
 
-    async def compute(self, rows: TokenRows, terms: Terms, reservation: Reservation | None = None) -> Computation:
+    def compute(self, rows: TokenRows, terms: Terms, reservation: Reservation | None = None) -> Awaitable[Computation]:
         """See EnginePort."""
         if reservation is None:
             self._engine.reserve(rows.total_tokens, terms)
         else:
             self._engine.settle(reservation.tokens, rows.total_tokens, is_repeated=terms.is_repeated)
-        request = await self._engine.compute(rows, terms)
-        return computation(self._engine, request)
+        return self._computed(self._engine.compute(rows, terms))
+
+    async def _computed(self, computing: Awaitable[PendingRequest]) -> Computation:
+        return computation(self._engine, await computing)
 
     def ahead_ms(self) -> float | None:
         """See EnginePort."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NoReturn, Protocol
@@ -94,18 +94,19 @@ class EmbeddingService:
         """Called once the model is loaded, before the gate opens."""
         self._tokenizer = tokenizer
 
-    async def embed_ids(self, rows: TokenRows, options: EmbedOptions) -> Embedded:
-        """Embeds rows of token ids.
+    def embed_ids(self, rows: TokenRows, options: EmbedOptions) -> Awaitable[Embedded]:
+        """Embeds rows of token ids; what is returned must be awaited.
 
         Raises:
-            SluiceError: One of errors.py; nothing stays reserved.
+            SluiceError: One of errors.py, at once or when it is awaited; nothing stays reserved.
         """
         started = time.perf_counter()
-        info = self.engine.info or await self._refuse_unready()
+        info = self.engine.info
+        if info is None:
+            return self._refuse_unready()
         check_rows(rows, self.limits, vocab_size=info.vocab_size, max_tokens_per_row=info.max_position_tokens)
         check_dimensions(options.dimensions, info.dimension)
-        computation = await self.engine.compute(rows, options.terms)
-        return self._told(_answer(rows, computation, options, started=started, tokenize_ms=0.0), options)
+        return self._embed_rows(rows, self.engine.compute(rows, options.terms), options, started)
 
     async def embed_texts(self, texts: Sequence[str], options: EmbedOptions) -> Embedded:
         """Embeds texts; an estimate is reserved before, and settled after, they are tokenized.
@@ -144,6 +145,11 @@ class EmbeddingService:
         cut = np.flatnonzero(encoded.truncated).tolist()
         embedded = _answer(rows, computation, options, started=started, tokenize_ms=tokenize_ms, truncated=cut)
         return self._told(embedded, options)
+
+    async def _embed_rows(
+        self, rows: TokenRows, computing: Awaitable[Computation], options: EmbedOptions, started: float
+    ) -> Embedded:
+        return self._told(_answer(rows, await computing, options, started=started, tokenize_ms=0.0), options)
 
     def close(self) -> None:
         """Ends the tokenizer threads."""

@@ -10,7 +10,8 @@ import grpc
 from sluice_server.errors import SluiceError
 from sluice_server.requests import NO_DEADLINE, Priority, Terms
 from sluice_server.rpc import status
-from sluice_server.rpc.core.call import AbortError, ServerCall
+from sluice_server.rpc.core.call import ServerCall
+from sluice_server.rpc.core.method import AbortError
 from sluice_server.rpc.handlers import Handler, behavior, with_behavior
 from sluice_server.serving import Embedded
 
@@ -45,15 +46,15 @@ def ending_with_its_status(handler: Handler) -> Handler:
     """The same method; a domain error ends a call with its status, anything else is our fault, logged, and INTERNAL."""
     inner: Any = behavior(handler)
 
-    async def call(request: Any, context: Context) -> Any:
+    def call(request: Any, context: Context) -> Any:
         try:
-            return await inner(request, context)
+            answer = inner(request, context)
         except AbortError:
             raise
         except Exception as error:  # noqa: BLE001 - it is told or logged
-            end = _end_of(error)
-        _end(context, end)
-        return None
+            _end(context, error)
+            return None
+        return None if answer is None else _awaited(answer, context)
 
     async def call_stream(requests: Any, context: Context) -> AsyncIterator[Any]:
         try:
@@ -62,12 +63,19 @@ def ending_with_its_status(handler: Handler) -> Handler:
         except AbortError:
             raise
         except Exception as error:  # noqa: BLE001 - it is told or logged
-            end = _end_of(error)
-        else:
-            return
-        _end(context, end)
+            _end(context, error)
 
     return with_behavior(handler, call_stream if handler.response_streaming else call)
+
+
+async def _awaited(answer: Any, context: Context) -> Any:
+    try:
+        return await answer
+    except AbortError:
+        raise
+    except Exception as error:  # noqa: BLE001 - it is told or logged
+        _end(context, error)
+        return None
 
 
 def set_trailers(context: Context, embedded: Embedded) -> None:
@@ -84,13 +92,11 @@ def set_trailers(context: Context, embedded: Embedded) -> None:
     ))  # fmt: skip
 
 
-def _end_of(error: Exception) -> status.End:
-    """What the caller is told of an error; one that is not the domain's is logged."""
+def _end(context: Context, error: Exception) -> None:
+    """Tells the caller of an error; one that is not the domain's is logged."""
     if isinstance(error, SluiceError):
-        return status.end_of(error)
-    logger.error("a request failed in the server's own code", exc_info=error)
-    return status.End(grpc.StatusCode.INTERNAL, "the server failed on this request; its log has the cause")
-
-
-def _end(context: Context, end: status.End) -> None:
+        end = status.end_of(error)
+    else:
+        logger.error("a request failed in the server's own code", exc_info=error)
+        end = status.End(grpc.StatusCode.INTERNAL, "the server failed on this request; its log has the cause")
     context.end(end.code, end.details, (*context.trailing_metadata(), *end.trailers))

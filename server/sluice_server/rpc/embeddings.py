@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -60,11 +60,9 @@ class EmbeddingsServicer(embeddings_pb2_grpc.EmbeddingsServicer):
         self._service = service
         self._observer = observer
 
-    async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:
+    def Embed(self, request: pb.EmbedRequest, context: Context) -> Awaitable[pb.EmbedResponse]:
         """Embeds every input of one request."""
-        embedded = await self._embed(request, terms(context))
-        set_trailers(context, embedded)
-        return _response(request, embedded)
+        return _answered(request, self._embed(request, terms(context)), context)
 
     async def EmbedStream(
         self, requests: AsyncIterator[pb.EmbedRequest], context: Context
@@ -102,15 +100,16 @@ class EmbeddingsServicer(embeddings_pb2_grpc.EmbeddingsServicer):
                 response.default_prompt_name = info.default_prompt_name
         return response
 
-    async def _embed(self, request: pb.EmbedRequest, asked: Terms) -> Embedded:
+    def _embed(self, request: pb.EmbedRequest, asked: Terms) -> Awaitable[Embedded]:
+        """Refuses at once what can be refused at once."""
         options = _options(request, asked)
         given = request.WhichOneof("input")
         if given == "texts":
-            return await self._service.embed_texts(request.texts.values, options)
+            return self._service.embed_texts(request.texts.values, options)
         if given == "token_ids":
             if options.prompt_name:
                 raise InvalidRequestError(f"prompt_name={options.prompt_name!r} goes before texts; expected none here")
-            return await self._service.embed_ids(decode_ids(request.token_ids, self._service.limits), options)
+            return self._service.embed_ids(decode_ids(request.token_ids, self._service.limits), options)
         raise InvalidRequestError("the request has no input; expected texts or token_ids")
 
     async def _read_stream(self, requests: AsyncIterator[pb.EmbedRequest], stream: "_Stream") -> None:
@@ -210,6 +209,12 @@ def _known(name: str, value: int, meanings: Mapping[int, Meaning]) -> Meaning:
     if meaning is None:
         raise InvalidRequestError(f"{name}={value}; expected one of {', '.join(map(str, sorted(meanings)))}")
     return meaning
+
+
+async def _answered(request: pb.EmbedRequest, computing: Awaitable[Embedded], context: Context) -> pb.EmbedResponse:
+    embedded = await computing
+    set_trailers(context, embedded)
+    return _response(request, embedded)
 
 
 def _response(request: pb.EmbedRequest, embedded: Embedded) -> pb.EmbedResponse:

@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 import grpc
 
-from sluice_server.rpc.core.call import Method
+from sluice_server.rpc.core.method import Method
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Behavior: TypeAlias = Callable[[Any, Any], Any]

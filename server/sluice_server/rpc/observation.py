@@ -35,11 +35,22 @@ def observed(handler: Handler, api: Api, observer: RequestObserver) -> Handler:
         context.set_trailing_metadata(((request_ids.HEADER, scope.request_id),))
         return scope
 
-    async def call(request: Any, context: Context) -> Any:
+    def call(request: Any, context: Context) -> Any:
         scope = begin(context, getattr(request, "request_id", ""))
+        try:
+            answer = inner(request, context)
+        except BaseException as error:
+            observer.end(scope, _said(context) or _code_of(error, context))
+            raise
+        if answer is not None:
+            return awaited(answer, context, scope)
+        observer.end(scope, _said(context) or "OK")
+        return None
+
+    async def awaited(answer: Any, context: Context, scope: RequestScope) -> Any:
         code = "OK"
         try:
-            return await inner(request, context)
+            return await answer
         except BaseException as error:
             code = _code_of(error, context)
             raise

@@ -13,7 +13,8 @@ from typing import Any
 
 import grpc
 import pytest
-from sluice_server.rpc.core.call import Method, ServerCall
+from sluice_server.rpc.core.call import ServerCall
+from sluice_server.rpc.core.method import Method
 from sluice_server.rpc.core.server import CoreServer
 
 WAIT_SECONDS = 30.0

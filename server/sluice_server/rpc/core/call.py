@@ -1,46 +1,26 @@
 """One call of a client: what its method may ask and say, and how the core carries it out."""
 
 import asyncio
+import contextvars
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import grpc
 
 from sluice_server.rpc.core.binding import cygrpc
+from sluice_server.rpc.core.method import AbortError, Method
 from sluice_server.rpc.core.outbox import Outbox
 
 logger = logging.getLogger(__name__)
 
 Trailers: TypeAlias = tuple[tuple[str, str | bytes], ...]
 _NO_FLAGS = 0
+_FAILED = "a method failed"
 # Seconds since 1970: the wire knows none that is later, and the core says never as a number beyond it.
 _LAST_DEADLINE = 1e12
-
-
-@dataclass(frozen=True, slots=True)
-class Method:
-    """What callers may ask for.
-
-    Attributes:
-        behavior: As of grpc.aio: given the request, or an iterator of them, and the call; a coroutine function, which
-            returns the response or writes several, or an asynchronous generator of them.
-        takes_stream: The caller may send many requests.
-        decode: Of a request's bytes.
-        encode: Of a response.
-    """
-
-    behavior: Callable[[Any, Any], Any]
-    takes_stream: bool
-    decode: Callable[[bytes], Any]
-    encode: Callable[[Any], bytes]
-
-
-class AbortError(Exception):
-    """Ends a method whose call has got its status."""
 
 
 class ServerCall:
@@ -164,10 +144,27 @@ class ServerCall:
             self._start(self._method, message)
 
     def _start(self, method: Method, request: Any) -> None:
+        # What the method sets of the context is this call's alone.
+        context = contextvars.copy_context()
+        answer = context.run(self._call, method, request)
+        if answer is None:
+            return  # of a thousand refused calls a second, none was a task
         loop = asyncio.get_running_loop()
-        self._task = loop.create_task(self._serve(method, request))
-        # After the method's first step: one that has ended by then needs no watch, and the core no operation for it.
+        self._task = loop.create_task(self._serve(method, answer), context=context)
+        # After the task's first step: whoever leaves cancels what has begun, and so gives back what it took.
         loop.call_soon(self._watch)
+
+    def _call(self, method: Method, request: Any) -> Any:
+        """What the method's behavior returns; None where the call is over."""
+        try:
+            answer = method.behavior(request if method.takes_stream else method.decode(request), self)
+        except AbortError:
+            return None
+        except Exception:
+            logger.exception(_FAILED)
+            self._fail()
+            return None
+        return answer if self._code is None else None
 
     def _watch(self) -> None:
         if self._code is None:
@@ -179,23 +176,25 @@ class ServerCall:
         if self._code is None and self._task is not None and event.batch_operations[0].cancelled():
             self._task.cancel()
 
-    async def _serve(self, method: Method, request: Any) -> None:
+    async def _serve(self, method: Method, answer: Any) -> None:
         try:
-            response = await self._answer(method, request)
+            response = await self._response(method, answer)
         except AbortError:
             return
         except asyncio.CancelledError:
             self.end(grpc.StatusCode.CANCELLED, "the call was cancelled", self._trailers)
         except Exception:
-            logger.exception("a method failed")
-            self.end(grpc.StatusCode.UNKNOWN, "the method failed; the server's log has the cause", self._trailers)
+            logger.exception(_FAILED)
+            self._fail()
         else:
             if self._code is None:
                 self._finish(grpc.StatusCode.OK, b"", self._trailers, response)
 
-    async def _answer(self, method: Method, request: Any) -> bytes | None:
+    def _fail(self) -> None:
+        self.end(grpc.StatusCode.UNKNOWN, "the method failed; the server's log has the cause", self._trailers)
+
+    async def _response(self, method: Method, answer: Any) -> bytes | None:
         """The response's bytes; None of a stream, whose responses are sent one by one, and of a call that has ended."""
-        answer = method.behavior(request if method.takes_stream else method.decode(request), self)
         if hasattr(answer, "__aiter__"):
             async with aclosing(answer) as responses:
                 async for response in responses:

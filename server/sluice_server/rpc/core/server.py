@@ -7,8 +7,9 @@ from typing import Any
 import grpc
 
 from sluice_server.rpc.core.binding import core_credentials, cygrpc
-from sluice_server.rpc.core.call import Method, ServerCall
+from sluice_server.rpc.core.call import ServerCall
 from sluice_server.rpc.core.completions import Completions
+from sluice_server.rpc.core.method import Method
 from sluice_server.rpc.core.outbox import Outbox
 
 # So many calls may have been seen and not begun, which is when they know how long they waited; more wait in the core.
