@@ -1,12 +1,13 @@
 """The server on gRPC's core, asked by gRPC's own client."""
 
 import asyncio
+import contextvars
 import gc
 import logging
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -262,6 +263,53 @@ async def test_a_thousand_calls_at_once_are_answered_though_the_core_is_seldom_l
         requests = [str(number).encode() for number in range(1000)]
         calls = (one.unary("Echo")(request, timeout=WAIT_SECONDS) for request in requests)
         assert await asyncio.gather(*calls) == requests
+
+
+async def test_a_method_may_end_its_call_or_fail_at_once_without_a_task() -> None:
+    tasks, loop = list[object](), asyncio.get_running_loop()
+
+    def note(loop: asyncio.AbstractEventLoop, coro: Any, **how: Any) -> asyncio.Task[Any]:
+        tasks.append(coro)
+        return asyncio.Task(coro, loop=loop, **how)
+
+    def refuse(request: bytes, call: ServerCall) -> None:
+        call.end(grpc.StatusCode.RESOURCE_EXHAUSTED, "not now", ())
+
+    def fail(request: bytes, call: ServerCall) -> None:
+        raise ValueError("a secret")
+
+    async with served() as one:
+        one.server.add_methods("test.Now", {"Refuse": Method(refuse, False, same, same)})
+        one.server.add_methods("test.Now", {"Fail": Method(fail, False, same, same)})
+        asks = [one.channel.unary_unary(f"/test.Now/{name}", same, same) for name in ("Refuse", "Fail")]
+        loop.set_task_factory(note)
+        try:
+            replies = [ask(b"", timeout=WAIT_SECONDS) for ask in asks]
+            codes = [await reply.code() for reply in replies]
+        finally:
+            loop.set_task_factory(None)
+        assert codes == [grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNKNOWN]
+        assert "secret" not in await replies[1].details()
+    assert not [one for one in tasks if "ServerCall" in repr(one)]
+
+
+async def test_what_a_method_sets_of_the_context_is_its_own_calls() -> None:
+    number = contextvars.ContextVar("number", default=b"nobody's")
+
+    def begin(request: bytes, call: ServerCall) -> Awaitable[bytes]:
+        before = number.get()
+        number.set(request)
+        return after(before)
+
+    async def after(before: bytes) -> bytes:
+        await asyncio.sleep(0.01)
+        return before + b" " + number.get()
+
+    async with served() as one:
+        one.server.add_methods("test.Context", {"Begin": Method(begin, False, same, same)})
+        ask = one.channel.unary_unary("/test.Context/Begin", same, same)
+        replies = await asyncio.gather(*(ask(b"%d" % place, timeout=WAIT_SECONDS) for place in range(20)))
+        assert replies == [b"nobody's %d" % place for place in range(20)]
 
 
 async def test_a_call_knows_how_long_it_waited_for_the_event_loop() -> None:

@@ -31,8 +31,7 @@ class ServerCall:
 
     Args:
         event: The core's, of the call's arrival.
-        method: That was called; None where there is no such method, and nothing to begin.
-        seen_at: When the server saw it, on the monotonic clock.
+        method: That was called; None where there is no such method.
         outbox: Takes what ends it.
         on_over: Called when the core has no operation of it any more.
     """
@@ -44,23 +43,22 @@ class ServerCall:
         "_deadline",
         "_metadata",
         "_method",
+        "_name",
         "_on_over",
         "_outbox",
         "_seen_at",
         "_task",
         "_trailers",
-        "_waited_seconds",
         "_watched",
     )
 
-    def __init__(
-        self, event: Any, method: Method | None, seen_at: float, outbox: Outbox, on_over: Callable[[], None]
-    ) -> None:
+    def __init__(self, event: Any, method: Method | None, outbox: Outbox, on_over: Callable[[], None]) -> None:
         self._core = event.call
+        self._name: bytes = event.call_details.method
         self._deadline: float = event.call_details.deadline
         self._metadata: Trailers = event.invocation_metadata
         self._method = method
-        self._seen_at, self._waited_seconds = seen_at, 0.0
+        self._seen_at = 0.0
         self._outbox, self._on_over = outbox, on_over
         self._trailers: Trailers = ()
         self._code: grpc.StatusCode | None = None
@@ -70,8 +68,8 @@ class ServerCall:
     # --- for methods ----------------------------------------------------------------------------
 
     def waited_ms(self) -> float:
-        """For the event loop, once it was seen and once its message was; what its caller took for that is its own."""
-        return 1000 * (self._waited_seconds + time.monotonic() - self._seen_at)
+        """For the event loop, from when its message was seen; what its caller took for that is its own."""
+        return 1000 * (time.monotonic() - self._seen_at)
 
     def invocation_metadata(self) -> Trailers:
         """The caller's."""
@@ -123,14 +121,19 @@ class ServerCall:
 
     # --- for the server -------------------------------------------------------------------------
 
-    def begin(self) -> None:
-        """Reads the request, where there is but one, and starts the method."""
-        assert self._method is not None, "there is such a method"
-        if self._method.takes_stream:
-            self._start(self._method, self._requests(self._method))
-        else:
-            self._waited_seconds = time.monotonic() - self._seen_at
+    def read(self) -> None:
+        """Asks for the request, where there is but one; any thread may do so."""
+        if self._method is not None and not self._method.takes_stream:
             self._core.start_server_batch((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), self._on_message)
+
+    def begin(self, seen_at: float) -> None:
+        """It was seen then, on the monotonic clock; starts the method where its requests come later."""
+        self._seen_at = seen_at
+        if self._method is None:
+            name = self._name.decode(errors="replace")
+            self.end(grpc.StatusCode.UNIMPLEMENTED, f"there is no method {name}", ())
+        elif self._method.takes_stream:
+            self._start(self._method, self._requests(self._method))
 
     # --- inside ---------------------------------------------------------------------------------
 

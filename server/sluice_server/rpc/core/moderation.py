@@ -6,8 +6,9 @@ are seen together each costs a fraction. Who comes while others are computed wai
 
 # Of what a request would wait for in any case: what it waits besides is not felt, and the device never runs dry.
 _SHARE_OF_WAIT = 0.05
-# Seconds; longer pauses saved nothing more.
-_LONGEST = 0.01
+# Seconds. At three times capacity a call takes 0.18 ms of the server with pauses of 10 ms, 0.145 with 20, 0.13 with 40,
+# and 0.127 with 60: what is cold at each look is the same, however many calls it finds.
+_LONGEST = 0.04
 # Seconds; to sleep for less costs more than it saves.
 _SHORTEST = 0.0002
 

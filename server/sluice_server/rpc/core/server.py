@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import grpc
 
 from sluice_server.rpc.core.binding import core_credentials, cygrpc
 from sluice_server.rpc.core.call import ServerCall
-from sluice_server.rpc.core.completions import Completions
+from sluice_server.rpc.core.completions import Completions, Tag
 from sluice_server.rpc.core.method import Method
 from sluice_server.rpc.core.outbox import Outbox
 
@@ -30,7 +31,7 @@ class CoreServer:
     """
 
     def __init__(self, options: Sequence[tuple[str, Any]], pause_seconds: Callable[[], float]) -> None:
-        self._completions = Completions(pause_seconds)
+        self._completions = Completions(pause_seconds, self._read_at_once)
         self._server = cygrpc.Server(tuple(options), False)
         self._server.register_completion_queue(self._completions.queue)
         self._outbox = Outbox()
@@ -87,23 +88,27 @@ class CoreServer:
 
     def _ask(self) -> None:
         queue = self._completions.queue
-        self._server.request_call(queue, queue, self._on_call)
+        self._server.request_call(queue, queue, _no_call_came)
 
-    def _on_call(self, event: Any, seen_at: float) -> None:
+    def _read_at_once(self, event: Any) -> Tag | None:
+        """In the thread that sees a call come: its message, mostly there by then, comes to the event loop with it."""
+        if event.tag is not _no_call_came or not event.success:
+            return None
+        call = ServerCall(event, self._methods.get(event.call_details.method), self._outbox, self._on_call_over)
+        call.read()
+        return partial(self._on_call, call)
+
+    def _on_call(self, call: ServerCall, _: Any, seen_at: float) -> None:
+        self._calls_under_way += 1
         if self._is_serving:
             self._ask()
-        if not event.success:
-            return  # the server stops, and there was no call
-        name = event.call_details.method
-        method = self._methods.get(name)
-        call = ServerCall(event, method, seen_at, self._outbox, self._on_call_over)
-        self._calls_under_way += 1
-        if method is None:
-            call.end(grpc.StatusCode.UNIMPLEMENTED, f"there is no method {name.decode(errors='replace')}", ())
-        else:
-            call.begin()
+        call.begin(seen_at)
 
     def _on_call_over(self) -> None:
         self._calls_under_way -= 1
         if not self._calls_under_way and self._no_calls is not None:
             self._no_calls.set_result(None)
+
+
+def _no_call_came(_: Any, __: float) -> None:
+    """The tag of what was asked for: of the server that stops, as a call that comes gets its own."""
