@@ -25,6 +25,6 @@ def authorized(handler: Handler, token: str) -> Handler:
 
 
 def _check(context: Context, token: str) -> None:
-    metadata = {str(key): value for key, value in context.invocation_metadata() or ()}
+    metadata = {str(key): value for key, value in context.invocation_metadata()}
     authorization = metadata.get("authorization")
     check_token(token, str(authorization) if authorization is not None else None)

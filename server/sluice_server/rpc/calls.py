@@ -18,17 +18,18 @@ from sluice_server.serving import Embedded
 logger = logging.getLogger(__name__)
 
 # From Sluice's client, which knows what refused it, and from gRPC's own retries (gRFC A6).
-_REPEATED = ("sluice-refusals", "grpc-previous-rpc-attempts")
+_REPEATED = frozenset({"sluice-refusals", "grpc-previous-rpc-attempts"})
+_NEVER = ("", "0")
 
 Context = ServerCall
 
 
-def terms(context: Context, *, max_wait_ms: int = 0) -> Terms:
+def terms(context: Context, priority: Priority = Priority.INTERACTIVE, *, max_wait_ms: int = 0) -> Terms:
     """Those of a call: its deadline is gRPC's or the caller's own limit, whichever comes first."""
-    return Terms(Priority.INTERACTIVE, _deadline(context, max_wait_ms), _is_repeated(context), context.waited_ms())
+    return Terms(priority, deadline(context, max_wait_ms), _is_repeated(context), context.waited_ms())
 
 
-def _deadline(context: Context, max_wait_ms: int) -> float:
+def deadline(context: Context, max_wait_ms: int = 0) -> float:
     """When the caller stops waiting, on the event loop's clock."""
     seconds = context.time_remaining()
     if max_wait_ms > 0:
@@ -38,8 +39,7 @@ def _deadline(context: Context, max_wait_ms: int) -> float:
 
 def _is_repeated(context: Context) -> bool:
     """Whether the caller says that it asked before and was refused."""
-    said = dict(context.invocation_metadata() or ())
-    return not {said.get(key) for key in _REPEATED} <= {None, "", "0"}
+    return any(name in _REPEATED and said not in _NEVER for name, said in context.invocation_metadata())
 
 
 def ending_with_its_status(handler: Handler) -> Handler:

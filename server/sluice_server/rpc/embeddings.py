@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from sluice.v1 import embeddings_pb2 as pb
 from sluice.v1 import embeddings_pb2_grpc
 
-from sluice_server import __version__, validation
+from sluice_server import __version__
 from sluice_server.errors import InvalidRequestError, SluiceError
 from sluice_server.observability import request_ids
 from sluice_server.observability import scope as scopes
@@ -18,7 +19,7 @@ from sluice_server.observability.observer import RequestObserver
 from sluice_server.postprocess import OutputDtype
 from sluice_server.requests import Priority, Terms, TokenRows
 from sluice_server.rpc import status
-from sluice_server.rpc.calls import Context, set_trailers, terms
+from sluice_server.rpc.calls import Context, deadline, set_trailers, terms
 from sluice_server.rpc.observation import message_of_stream
 from sluice_server.serving import Embedded, EmbeddingService, EmbedOptions
 from sluice_server.tokenizer import Truncation
@@ -44,6 +45,7 @@ _PRIORITIES: dict[int, Priority] = {
     pb.PRIORITY_INTERACTIVE: Priority.INTERACTIVE,
     pb.PRIORITY_BATCH: Priority.BATCH,
 }
+_INT32 = np.dtype("<i4")
 # Requests of one stream under way at once; the next is read only when one of them is answered.
 _STREAM_WINDOW = 32
 
@@ -62,14 +64,13 @@ class EmbeddingsServicer(embeddings_pb2_grpc.EmbeddingsServicer):
 
     def Embed(self, request: pb.EmbedRequest, context: Context) -> Awaitable[pb.EmbedResponse]:
         """Embeds every input of one request."""
-        return _answered(request, self._embed(request, terms(context)), context)
+        return _answered(request, self._embed(request, terms(context, _priority(request))), context)
 
     async def EmbedStream(
         self, requests: AsyncIterator[pb.EmbedRequest], context: Context
     ) -> AsyncIterator[pb.EmbedStreamResponse]:
         """Answers each request as it is done; a refused request fails alone, and the stream goes on."""
-        # What is known of the call is not known of its messages: each is asked for the first time, as it comes.
-        stream = _Stream(Terms(deadline=terms(context).deadline))
+        stream = _Stream(deadline(context))
         reader = asyncio.create_task(self._read_stream(requests, stream))
         try:
             while (answer := await stream.answers.get()) is not None:
@@ -109,7 +110,7 @@ class EmbeddingsServicer(embeddings_pb2_grpc.EmbeddingsServicer):
         if given == "token_ids":
             if options.prompt_name:
                 raise InvalidRequestError(f"prompt_name={options.prompt_name!r} goes before texts; expected none here")
-            return self._service.embed_ids(decode_ids(request.token_ids, self._service.limits), options)
+            return self._service.embed_ids(decode_ids(request.token_ids), options)
         raise InvalidRequestError("the request has no input; expected texts or token_ids")
 
     async def _read_stream(self, requests: AsyncIterator[pb.EmbedRequest], stream: "_Stream") -> None:
@@ -136,7 +137,9 @@ class EmbeddingsServicer(embeddings_pb2_grpc.EmbeddingsServicer):
         with message_of_stream(self._observer, request.request_id) as outcome:
             try:
                 with stream.under_way(request.request_id):
-                    response = _response(request, await self._embed(request, stream.terms))
+                    # Of the call's terms a message has the deadline only: it is asked for the first time, as it comes.
+                    asked = Terms(_priority(request), stream.deadline)
+                    response = _response(request, await self._embed(request, asked))
                     answer = pb.EmbedStreamResponse(request_id=request.request_id, response=response)
             except SluiceError as error:
                 outcome.code, answer = status.grpc_code(error).name, _stream_error(request, error)
@@ -150,8 +153,8 @@ class EmbeddingsServicer(embeddings_pb2_grpc.EmbeddingsServicer):
 class _Stream:
     """One EmbedStream call: at most a window of requests under way, each told apart by its id."""
 
-    def __init__(self, asked: Terms) -> None:
-        self.terms = asked
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
         self.window = asyncio.Semaphore(_STREAM_WINDOW)
         # Holds a window of answers and the end: nothing ever waits to be put.
         self.answers: asyncio.Queue[pb.EmbedStreamResponse | None] = asyncio.Queue(maxsize=_STREAM_WINDOW + 1)
@@ -177,31 +180,34 @@ class _Stream:
             self._ids.discard(request_id)
 
 
-def decode_ids(token_ids: pb.TokenIds, limits: validation.RequestLimits) -> TokenRows:
+def decode_ids(token_ids: pb.TokenIds) -> TokenRows:
     """The ragged rows of a request, without a copy.
 
     Raises:
         InvalidRequestError: Bytes that are not whole int32s.
     """
-    for name in ("ids", "lengths"):
-        size = len(getattr(token_ids, name))
-        if size % 4 or not size:
-            raise InvalidRequestError(f"token_ids.{name} holds {size} bytes; expected int32s, at least one")
-    rows = TokenRows(np.frombuffer(token_ids.ids, dtype="<i4"), np.frombuffer(token_ids.lengths, dtype="<i4"))
-    validation.check_input_count(len(rows.lengths), limits)
-    return rows
+    return TokenRows(_int32s("ids", token_ids.ids), _int32s("lengths", token_ids.lengths))
+
+
+def _int32s(name: str, data: bytes) -> NDArray[np.int32]:
+    if len(data) % 4 or not data:
+        raise InvalidRequestError(f"token_ids.{name} holds {len(data)} bytes; expected int32s, at least one")
+    return np.frombuffer(data, dtype=_INT32)
 
 
 def _options(request: pb.EmbedRequest, asked: Terms) -> EmbedOptions:
-    priority = _known("priority", request.priority, _PRIORITIES)
     return EmbedOptions(
         prompt_name=request.prompt_name if request.HasField("prompt_name") else None,
         truncate=_known("truncate", request.truncate, _TRUNCATIONS),
         dimensions=request.dimensions or None,
         normalize=request.normalize if request.HasField("normalize") else True,
         dtype=_known("output_dtype", request.output_dtype, _DTYPES)[0],
-        terms=Terms(priority, asked.deadline, asked.is_repeated, asked.waited_ms),
+        terms=asked,
     )
+
+
+def _priority(request: pb.EmbedRequest) -> Priority:
+    return _known("priority", request.priority, _PRIORITIES)
 
 
 def _known(name: str, value: int, meanings: Mapping[int, Meaning]) -> Meaning:

@@ -30,8 +30,7 @@ def observed(handler: Handler, api: Api, observer: RequestObserver) -> Handler:
     inner: Any = behavior(handler)
 
     def begin(context: Context, own_id: str = "", *, is_stream: bool = False) -> RequestScope:
-        metadata: dict[str, str | bytes] = dict(context.invocation_metadata() or ())
-        scope = observer.begin(api, metadata, own_id, is_stream=is_stream)
+        scope = observer.begin(api, dict(context.invocation_metadata()), own_id, is_stream=is_stream)
         context.set_trailing_metadata(((request_ids.HEADER, scope.request_id),))
         return scope
 

@@ -77,14 +77,16 @@ def end_of(error: errors.SluiceError) -> End:
     code, details, wait_ms = grpc_code(error), message(error), retry_after_ms(error)
     if wait_ms is None:
         return End(code, details)
-    status = status_pb2.Status(code=code.value[0], message=details, details=[_retry_info(wait_ms)])
-    pushback = ("grpc-retry-pushback-ms", str(wait_ms))
-    return End(code, details, (pushback, ("grpc-status-details-bin", status.SerializeToString())))
+    # The bytes of two messages, one after the other, are those of both merged (protobuf's encoding, "last one wins").
+    status = status_pb2.Status(message=details).SerializeToString() + _code_and_retry_info(code.value[0], wait_ms)
+    return End(code, details, (("grpc-retry-pushback-ms", str(wait_ms)), ("grpc-status-details-bin", status)))
 
 
 @functools.lru_cache(maxsize=8192)
-def _retry_info(wait_ms: int) -> any_pb2.Any:
-    """The same few thousand again and again: to make one takes longer than the rest of a refusal's status."""
+def _code_and_retry_info(code: int, wait_ms: int) -> bytes:
+    """The same few thousand again and again: to make them takes longer than the rest of a refusal's status."""
     delay = duration_pb2.Duration(seconds=wait_ms // 1000, nanos=wait_ms % 1000 * 1_000_000)
     info = error_details_pb2.RetryInfo(retry_delay=delay)
-    return any_pb2.Any(type_url=_RETRY_INFO, value=info.SerializeToString())
+    details = any_pb2.Any(type_url=_RETRY_INFO, value=info.SerializeToString())
+    both: bytes = status_pb2.Status(code=code, details=[details]).SerializeToString()
+    return both
