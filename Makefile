@@ -103,7 +103,7 @@ simulate: venv ## Compare scaling with HPA, KPA and KEDA in a model of pods; wri
 	$(BIN)/python -m simulation
 
 # What a peer needs must not hold up the others: without its environment the page says who is absent, and why.
-PEERS := $(SLUICE_CACHE_DIR)/peers-$(firstword $(shell sha256sum dev/locks/peers.txt))
+PEERS := $(SLUICE_CACHE_DIR)/peers-$(firstword $(shell { cat dev/locks/peers.txt; $(PYTHON) -VV 2>/dev/null; } | sha256sum))
 BENCH_ARGS ?=
 
 .PHONY: bench

@@ -114,12 +114,13 @@ def decide(
     if limits.max_drain_ms is not None and load.drain_ms is not None and load.own_ms is not None:
         left_ms = max(limits.max_drain_ms - (waited_ms or 0.0), _LEAST_SHARE * limits.max_drain_ms)
         allowed_ms = share * SURE_SHARE * left_ms
-        completion_ms = load.drain_ms + max(load.own_ms, _EQUAL_SHARE * allowed_ms)
+        counted_ms = max(load.own_ms, _EQUAL_SHARE * allowed_ms)
+        completion_ms = load.drain_ms + counted_ms
         if completion_ms > allowed_ms:
             return Refuse(
                 "drain_limit",
-                f"the queue would need {completion_ms:.0f} ms to drain, {allowed_ms:.0f} ms are allowed"
-                + _after(waited_ms),
+                f"the queue needs {load.drain_ms:.0f} ms to drain and this request counts as {counted_ms:.0f} ms, "
+                f"{allowed_ms:.0f} ms are allowed" + _after(waited_ms),
                 _retry_after_ms(completion_ms, allowed_ms),
             )
     if limits.max_queued_tokens is not None and load.reserved_tokens + tokens > share * limits.max_queued_tokens:
@@ -140,7 +141,7 @@ def _after(waited_ms: float | None) -> str:
     """What else the allowed time depends on, in words."""
     if waited_ms is None or waited_ms < _WORTH_TELLING_MS:
         return ""
-    return f" after {waited_ms:.0f} ms before it was looked at"
+    return f" to one that waited {waited_ms:.0f} ms to be looked at"
 
 
 def _retry_after_ms(expected_ms: float, allowed_ms: float) -> int:

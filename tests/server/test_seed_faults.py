@@ -260,7 +260,7 @@ def test_a_request_that_alone_is_past_the_limit_is_refused_by_a_busy_server(stri
     too_large = strict_target.ask(tokens(2000, 64))
     code, details = refused(too_large)
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert re.search(r"the queue would need \d+ ms to drain, \d+ ms are allowed", details)
+    assert re.search(r"the queue needs \d+ ms to drain and this request counts as \d+ ms, \d+ ms are allowed", details)
     assert not busy.done()
     busy.cancel()
 
