@@ -152,5 +152,11 @@ async def test_others_have_their_turns_while_a_long_answer_is_written() -> None:
     assert turns >= 10
 
 
+def test_a_large_body_of_too_many_ids_is_refused_by_their_number(minilm: RunningServer) -> None:
+    answer = ask(minilm, [2003] * 140_000)
+    assert answer.status == 400
+    assert answer.body["error"]["message"] == "about 140000 token ids in one request; expected at most 131072"
+
+
 def test_a_models_name_that_no_bytes_can_hold_is_no_reason_to_fail(minilm: RunningServer) -> None:
     assert ask(minilm, "a", model="m\ud800").body["model"] == "m?"

@@ -9,6 +9,7 @@ from aiohttp import web
 from sluice_server.errors import InvalidRequestError, SluiceError
 from sluice_server.http.answer import written
 from sluice_server.http.body import EmbeddingsRequest, IdRows, inputs, parse
+from sluice_server.http.counting import check_counts
 from sluice_server.http.reading import read_body
 from sluice_server.http.refusals import refusal
 from sluice_server.requests import NO_DEADLINE, Terms, TokenRows
@@ -22,7 +23,9 @@ def routes(service: EmbeddingService) -> list[web.RouteDef]:
 
     async def embeddings(request: web.Request) -> web.Response:
         try:
-            asked = parse(await read_body(request))
+            body = await read_body(request)
+            check_counts(body, service.limits)
+            asked = parse(body)
             terms = Terms(deadline=_deadline(request), is_repeated=_is_repeated(request))
             options = EmbedOptions(dimensions=asked.dimensions, terms=terms)
             embedded = await _embed(service, asked, options)
@@ -30,8 +33,8 @@ def routes(service: EmbeddingService) -> list[web.RouteDef]:
             return refusal(error)
         info = service.engine.info
         model = asked.model or (info.uri if info else "")
-        body = await written(embedded, encoding=asked.encoding_format, model=model)
-        return web.Response(body=body, content_type="application/json", charset="utf-8")
+        answer = await written(embedded, encoding=asked.encoding_format, model=model)
+        return web.Response(body=answer, content_type="application/json", charset="utf-8")
 
     return [web.post("/v1/embeddings", embeddings)]
 
