@@ -97,24 +97,28 @@ class GrpcCaller:
         self, request: Request, place: int, *, timeout_seconds: float, leave_after_seconds: float | None = None
     ) -> Reply:
         """See Caller."""
-        try:
-            connection = await self._connection(place // _NEIGHBOURS % _CONNECTIONS)
-        except OSError:
-            return Reply("UNAVAILABLE")
+        number = place // _NEIGHBOURS % _CONNECTIONS
+        connection = self._connections.get(number)
+        if connection is None or not connection.usable:
+            try:
+                connection = await self._connect(number)
+            except OSError:
+                return Reply("UNAVAILABLE")
         calls = [connection.ask(message, timeout_seconds) for message in request.messages]
         patience = timeout_seconds if leave_after_seconds is None else leave_after_seconds
         code = "DEADLINE_EXCEEDED" if leave_after_seconds is None else "CANCELLED"
         given_up = asyncio.get_running_loop().call_later(patience, _give_up, connection, calls)
         try:
-            replies = [Reply(trailers=one) for one in await _all_of(calls)]
+            # One call, the usual number, needs no more than its own future.
+            if len(calls) == 1:
+                return Reply(trailers=await calls[0][1])
+            replies = [Reply(trailers=one) for one in await asyncio.gather(*(trailers for _, trailers in calls))]
         except CallerLeftError:
             return Reply(code)
         except LostConnectionError:
             return Reply("UNAVAILABLE")
         finally:
             given_up.cancel()
-        if len(replies) == 1:
-            return replies[0]
         return next((reply for reply in replies if reply.code != "OK"), replies[0])
 
     async def close(self) -> None:
@@ -122,19 +126,16 @@ class GrpcCaller:
         for connection in self._connections.values():
             connection.close()
 
-    async def _connection(self, place: int) -> Http2Connection:
-        """A new one where there is none yet, or the server has said that it ends the one that was."""
-        connection = self._connections.get(place)
-        if connection is not None and connection.usable:
-            return connection
+    async def _connect(self, number: int) -> Http2Connection:
+        """There is none yet, or the server has said that it ends the one that was."""
         async with self._connecting:
-            connection = self._connections.get(place)
+            connection = self._connections.get(number)
             if connection is None or not connection.usable:
                 host, port = self._target.rsplit(":", 1)
                 _, connection = await asyncio.get_running_loop().create_connection(
                     lambda: Http2Connection(self._target, self._method), host, int(port)
                 )
-                self._connections[place] = connection
+                self._connections[number] = connection
             return connection
 
 
@@ -176,13 +177,6 @@ def sluice(target: str) -> Caller:
 def coral(target: str) -> Caller:
     """coral-gpu-inference's API."""
     return GrpcCaller(target, _CORAL)
-
-
-async def _all_of(calls: Sequence[Call]) -> Sequence[bytes]:
-    """One call, the usual number, needs no more than its own future."""
-    if len(calls) == 1:
-        return [await calls[0][1]]
-    return await asyncio.gather(*(trailers for _, trailers in calls))
 
 
 def _give_up(connection: Http2Connection, calls: Sequence[Call]) -> None:
