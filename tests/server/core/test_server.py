@@ -14,6 +14,7 @@ from typing import Any
 
 import grpc
 import pytest
+from sluice_server.rpc.core import server as server_module
 from sluice_server.rpc.core.call import ServerCall
 from sluice_server.rpc.core.method import Method
 from sluice_server.rpc.core.server import CoreServer
@@ -358,6 +359,17 @@ async def test_a_caller_that_sends_its_message_late_has_waited_for_nobody() -> N
         await call.done_writing()
         assert await call == b"late"
     assert waited_ms[0] < 1000 * (time.monotonic() - began) - 500
+
+
+async def test_callers_that_never_send_their_message_keep_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "_MOST_SEEN", 2)
+    async with served() as one:
+        silent = [one.channel.stream_unary("/test.Test/Echo", same, same)(timeout=WAIT_SECONDS) for _ in range(20)]
+        for call in silent:
+            await call.wait_for_connection()
+        assert await one.unary("Echo")(b"heard", timeout=WAIT_SECONDS) == b"heard"
+        for call in silent:
+            call.cancel()
 
 
 async def test_nothing_is_kept_of_calls_that_are_over() -> None:
