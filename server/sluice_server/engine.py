@@ -9,7 +9,7 @@ import contextvars
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -142,23 +142,21 @@ class Engine:
         """Gives back a reservation whose work will not be computed."""
         self._intake.drop(tokens)
 
-    async def compute(self, rows: TokenRows, terms: Terms) -> PendingRequest:
-        """Queues reserved rows and waits until all are computed; consumes the reservation however it ends.
+    def compute(self, rows: TokenRows, terms: Terms) -> Awaitable[PendingRequest]:
+        """Queues reserved rows at once; what is returned must be awaited, and consumes the reservation however it ends.
 
         Args:
             rows: Valid ones.
             terms: Those on which they were reserved.
 
+        Returns:
+            When all are computed.
+
         Raises:
             DeadlineExceededError: It passed; what was still queued is dropped.
             SluiceError: The batch or the server failed.
         """
-        request = self.begin(rows, terms)
-        try:
-            await request.future
-        finally:
-            self.finish(request)
-        return request
+        return self._computed(self.begin(rows, terms))
 
     def begin(self, rows: TokenRows, terms: Terms) -> PendingRequest:
         """Queues reserved rows, as compute() does, for a caller that needs no task: finish() must follow the future."""
@@ -285,6 +283,13 @@ class Engine:
         return not self._pending and not len(self._flight) and self.reserved_tokens == 0
 
     # --- inside ---------------------------------------------------------------------------------
+
+    async def _computed(self, request: PendingRequest) -> PendingRequest:
+        try:
+            await request.future
+        finally:
+            self.finish(request)
+        return request
 
     def _enqueue(self, rows: TokenRows, terms: Terms) -> PendingRequest:
         limits = self._estimates.limits

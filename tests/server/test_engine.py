@@ -27,7 +27,7 @@ from sluice_server.errors import (
 from sluice_server.health import Phase
 from sluice_server.intake import IntakeConfig
 from sluice_server.jobs import BatchResult, Job
-from sluice_server.requests import PendingRequest, Terms
+from sluice_server.requests import PendingRequest, Priority, Terms
 
 from tests.fakes import NEVER, SMALL_PACKED_LIMITS, token_rows
 
@@ -145,6 +145,21 @@ async def test_a_batch_that_holds_rows_of_two_buckets_is_lived_through_once(serv
     await turn()
     device.answer()
     assert (await asked).compute_seconds == pytest.approx(63 / 10_000)
+
+
+async def test_batch_work_is_never_ahead_of_a_person_not_even_in_the_moment_in_which_it_is_admitted(
+    serving: tuple[Engine, Device],
+) -> None:
+    engine, device = serving
+    rows, terms = token_rows([50] * 20), Terms(Priority.BATCH)
+    engine.reserve(rows.total_tokens, terms)
+    computing = engine.compute(rows, terms)
+    assert engine.ahead_ms() == pytest.approx(0, abs=1)
+    asked = asyncio.ensure_future(computing)
+    while not asked.done():
+        await turn()
+        device.answer()
+        await turn()
 
 
 async def test_a_batch_is_learned_from_once_its_callers_have_their_answers(serving: tuple[Engine, Device]) -> None:
