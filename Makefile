@@ -6,7 +6,9 @@ PYTHON ?= python3
 export SLUICE_CACHE_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sluice
 VENV := .venv
 BIN := $(VENV)/bin
-TOOLS := $(SLUICE_CACHE_DIR)/tools-$(firstword $(shell sha256sum dev/locks/tools.txt))
+# What is installed for a lock file and this Python: one made by another cannot be gone on with.
+key = $(firstword $(shell { cat $(1); $(PYTHON) -VV 2>/dev/null; } | sha256sum))
+TOOLS := $(SLUICE_CACHE_DIR)/tools-$(call key,dev/locks/tools.txt)
 UV := $(TOOLS)/bin/uv
 export UV_CACHE_DIR ?= $(SLUICE_CACHE_DIR)/uv
 # A cold download of torch is 3 GB; say what fails, do not hang on a slow line.
@@ -103,7 +105,7 @@ simulate: venv ## Compare scaling with HPA, KPA and KEDA in a model of pods; wri
 	$(BIN)/python -m simulation
 
 # What a peer needs must not hold up the others: without its environment the page says who is absent, and why.
-PEERS := $(SLUICE_CACHE_DIR)/peers-$(firstword $(shell { cat dev/locks/peers.txt; $(PYTHON) -VV 2>/dev/null; } | sha256sum))
+PEERS := $(SLUICE_CACHE_DIR)/peers-$(call key,dev/locks/peers.txt)
 BENCH_ARGS ?=
 
 .PHONY: bench
