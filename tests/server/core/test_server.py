@@ -199,7 +199,8 @@ async def test_a_method_knows_the_callers_deadline_and_is_cancelled_at_it() -> N
         seen = await asyncio.wait_for(one.hanging.get(), WAIT_SECONDS)
         remaining = seen.time_remaining()
         assert remaining is not None
-        assert 0 < remaining <= 0.5
+        # On the wire it is whole milliseconds, rounded up; and clocks are converted on both sides.
+        assert 0 < remaining <= 0.502
         assert await one.heard_of_its_end() == "cancelled"
         assert (await error_of(call)).code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
