@@ -7,7 +7,8 @@ export SLUICE_CACHE_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sluice
 VENV := .venv
 BIN := $(VENV)/bin
 # What is installed for a lock file and this Python: one made by another cannot be gone on with.
-key = $(firstword $(shell { cat $(1); $(PYTHON) -VV 2>/dev/null; } | sha256sum))
+PYTHON_BUILD := $(shell $(PYTHON) -VV 2>/dev/null)
+key = $(firstword $(shell { cat $(1); echo '$(PYTHON_BUILD)'; } | sha256sum))
 TOOLS := $(SLUICE_CACHE_DIR)/tools-$(call key,dev/locks/tools.txt)
 UV := $(TOOLS)/bin/uv
 export UV_CACHE_DIR ?= $(SLUICE_CACHE_DIR)/uv

@@ -150,7 +150,7 @@ class Engine:
             terms: Those on which they were reserved.
 
         Returns:
-            When all are computed.
+            The request, awaited until all are computed.
 
         Raises:
             DeadlineExceededError: It passed; what was still queued is dropped.

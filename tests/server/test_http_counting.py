@@ -51,6 +51,6 @@ def test_texts_may_hold_any_number_of_commas_and_quotes() -> None:
 @given(st.lists(st.text(alphabet='a"\\,é[', max_size=60), min_size=1, max_size=40))
 def test_no_texts_that_are_allowed_are_refused_whatever_they_hold(texts: list[str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(counting, "_LARGE_BYTES", 0)
+        patch.setattr(counting, "SMALL_BYTES", 0)
         patch.setattr(counting, "_OTHER_VALUES", 5)
         check_counts(json.dumps({"input": texts}).encode(), RequestLimits(max_inputs=40, max_tokens=10))

@@ -16,8 +16,8 @@ _KINDS = {str: "a text", int: "a number", bool: "true or false", type(None): "nu
 _KINDS |= {list: "a list", dict: "an object"}
 # orjson reads an integer of more bits as a float.
 _BEYOND_64_BITS = 2.0**63
-# So much json reads in a few milliseconds.
-_READ_AGAIN_BYTES = 256 << 10
+# So much is read in a few milliseconds, by json, too.
+SMALL_BYTES = 256 << 10
 _ALLOWED = "expected a text, a list of texts, a list of token ids, or a list of such lists"
 
 
@@ -89,7 +89,7 @@ def _json(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        if len(body) > _READ_AGAIN_BYTES:
+        if len(body) > SMALL_BYTES:
             raise InvalidRequestError(f"the body is not JSON: {error}") from error
         return _read_again(body)
 

@@ -3,10 +3,9 @@
 import re
 
 from sluice_server.errors import InvalidRequestError
+from sluice_server.http.body import SMALL_BYTES
 from sluice_server.validation import RequestLimits
 
-# Less is read in a few milliseconds, and what is wrong with it is told more exactly.
-_LARGE_BYTES = 256 << 10
 # Beside its inputs a request holds a few fields.
 _OTHER_VALUES = 1000
 _NAME = b'"input"'
@@ -15,8 +14,8 @@ _OF_NUMBERS = re.compile(rb"\s*:\s*\[[\s\[]*-?[0-9]")
 
 def check_counts(body: bytes, limits: RequestLimits) -> None:
     """Raises InvalidRequestError where the body holds more inputs or token ids than a request may; may miss some."""
-    if len(body) <= _LARGE_BYTES:
-        return
+    if len(body) <= SMALL_BYTES:
+        return  # what is wrong with it is told more exactly by who reads it
     if _holds_numbers(body):
         what, count, most = "token ids", body.count(b",") + 1, limits.max_tokens
     else:
