@@ -170,8 +170,8 @@ text-embeddings-inference.
 {elsewhere}- In a closed loop latency is what so many waiting clients see; it says nothing of a load that does not wait.
   The open loop does.
 - The generator shares the cores with what it measures, as a sidecar would. Whoever speaks gRPC is asked by the same
-  client (bench/http2.py), which does what calls of bytes need and no more: 0.1 to 0.2 ms of a core for each. gRPC's own
-  Python client takes 0.3 to 0.4 ms, which would be measured as if it were the server's. Who speaks HTTP is asked
+  client (bench/http2.py), which does what calls of bytes need and no more: 0.06 to 0.1 ms of a core for each. gRPC's
+  own Python client takes 0.3 to 0.4 ms, which would be measured as if it were the server's. Who speaks HTTP is asked
   through aiohttp.
 - coral-gpu-inference has no setting for its dtype. It computes a contrastive checkpoint in bfloat16 and any other in
   the checkpoint's own dtype, so it gets the same weights in two forms. It pools without [CLS] and [SEP].

@@ -226,6 +226,13 @@ def test_minilm_is_what_transformers_computes(built: Any, minilm_model: PreTrain
     assert_same(built, minilm_model, [3, 64, 200, 17, 1, 90], dtype=dtype)
 
 
+def test_float32_comes_as_near_to_float64_as_sums_of_floats_do(built: Any, minilm_model: PreTrainedModel) -> None:
+    asked = rows_of([31, 64, 5, 1, 300, 12, 80, 45, 101, 77], 30000)
+    exact = one_by_one(copy.deepcopy(minilm_model).double(), asked)
+    states = token_states(encoder(built, minilm_model), asked)
+    assert error(states, exact) <= 4 * error(one_by_one(minilm_model, asked), exact)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_number_of_threads_and_the_neighbours_change_nothing(
     built: Any, minilm_model: PreTrainedModel, dtype: torch.dtype
@@ -286,6 +293,20 @@ def test_a_state_without_weight_adds_nothing_even_where_it_is_not_a_number(built
     sums = served(asked, np.array([1, 0, 1], dtype=np.float32)).sums
     assert np.isfinite(sums).all()
     assert (sums[1] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_word_that_is_not_a_number_spoils_its_own_row_and_no_other(built: Any, dtype: torch.dtype) -> None:
+    asked = rows_of([30, 7, 21, 100, 64, 55, 90])
+    asked.token_ids[asked.token_ids == 7] = 8
+    expected = encoder(built, bert().to(dtype))(asked, np.ones(len(asked.token_ids), dtype=np.float32)).sums
+    model = bert().to(dtype)
+    with torch.no_grad():
+        model.embeddings.word_embeddings.weight[7] = float("nan")
+    asked.token_ids[40] = 7
+    sums = encoder(built, model)(asked, np.ones(len(asked.token_ids), dtype=np.float32)).sums
+    assert np.isnan(sums[2]).any()
+    np.testing.assert_allclose(np.delete(sums, 2, axis=0), np.delete(expected, 2, axis=0), rtol=0, atol=1e-3)
 
 
 def test_what_is_outside_the_tables_is_an_error(built: Any) -> None:

@@ -10,8 +10,8 @@
 #include "activations.h"
 #include "attention.h"
 #include "interface.h"
+#include "linear.h"
 #include "memory.h"
-#include "multiply.h"
 #include "schedule.h"
 #include "tables.h"
 
@@ -34,7 +34,7 @@ class Encoder : public AnyEncoder {
   using Result = std::conditional_t<std::is_same_v<Value, float>, float, Brain>;
 
   struct Layer {
-    Weights<Kind> query_key_value, out, widen, narrow;
+    Linear<Kind> query_key_value, out, widen, narrow;
     Norm attention_norm, output_norm;
   };
 
@@ -55,6 +55,8 @@ class Encoder : public AnyEncoder {
   explicit Encoder(const Shape& shape)
       : shape_(shape), scale_(1.0f / std::sqrt(static_cast<float>(shape.width / shape.heads))) {
     norm_ = norm(shape.gain, shape.shift);
+    is_finite_ = are_finite(static_cast<const Kept*>(shape.words), shape.vocabulary * shape.width) &&
+                 are_finite(shape.places, shape.positions * shape.width);
   }
 
   void add_layer(const LayerSource& source) override {
@@ -146,8 +148,9 @@ class Encoder : public AnyEncoder {
     if (stage == 0)
       embed(batch, block, tables, share);
     else
-      compute(layers_[stage - 1], batch, block, projected(batch, stage - 1), tables, room, share, stage == layers);
-    if (stage < layers) project(layers_[stage].query_key_value, block, tables, projected(batch, stage), share);
+      compute(layers_[stage - 1], layers_[stage % layers], batch, block, projected(batch, stage - 1), tables, room,
+              share, stage == layers);
+    if (stage < layers) project(layers_[stage], block, tables, projected(batch, stage), share);
     share.meet();
   }
 
@@ -187,13 +190,11 @@ class Encoder : public AnyEncoder {
     }
   }
 
-  void project(const Weights<Kind>& weights, const Block& block, Tables<Kind>& tables, Table<Kept> to,
-               const Share& share) {
-    multiply<Kind>(tables.operand(tables.normal, block.to - block.from, weights.inputs, share), weights,
-                   share.from(weights.panels()), share.to(weights.panels()),
-                   [&](int64_t row, int64_t column, Floats value) {
-                     store(to.row(block.from + row) + column, value);
-                   });
+  void project(const Layer& layer, const Block& block, Tables<Kind>& tables, Table<Kept> to, const Share& share) {
+    layer.query_key_value.apply(tables, tables.normal, block.to - block.from, layer.out, share,
+                                [&](int64_t row, int64_t column, Floats value) {
+                                  store(to.row(block.from + row) + column, value);
+                                });
   }
 
   // Which tokens of a block a layer computes: all that the next one attends to, and of the last one what is pooled.
@@ -211,15 +212,11 @@ class Encoder : public AnyEncoder {
     }
   }
 
-  void compute(const Layer& layer, const Batch& batch, const Block& block, Table<Kept> projected, Tables<Kind>& tables,
-               Room& room, const Share& share, bool is_last) {
+  void compute(const Layer& layer, const Layer& next, const Batch& batch, const Block& block, Table<Kept> projected,
+               Tables<Kind>& tables, Room& room, const Share& share, bool is_last) {
     choose(batch, block, room, is_last);
     const int64_t width = shape_.width, count = static_cast<int64_t>(room.tokens.size());
     const auto state = [&](int64_t row) { return batch.call.states + room.tokens[row] * width; };
-    const auto times = [&](const Weights<Kind>& weights, Table<Kept> rows, auto finish) {
-      multiply<Kind>(tables.operand(rows, count, weights.inputs, share), weights, share.from(weights.panels()),
-                     share.to(weights.panels()), finish);
-    };
     const auto add = [&](int64_t row, int64_t column, Floats value) {
       store(state(row) + column, load(state(row) + column) + value);
     };
@@ -229,13 +226,14 @@ class Encoder : public AnyEncoder {
         normalize(norm, width, state(row), tables.normal.row(row));
     };
     attend_all(batch, projected, tables, room, share);
-    times(layer.out, tables.attended, add);
+    layer.out.apply(tables, tables.attended, count, layer.widen, share, add);
     settle(layer.attention_norm);
     const Activation activation = static_cast<Activation>(shape_.activation);
-    times(layer.widen, tables.normal, [&](int64_t row, int64_t column, Floats value) {
-      store(tables.wide.row(row) + column, activated<Result>(activation, value));
-    });
-    times(layer.narrow, tables.wide, add);
+    layer.widen.apply(tables, tables.normal, count, layer.narrow, share,
+                      [&](int64_t row, int64_t column, Floats value) {
+                        store(tables.wide.row(row) + column, activated<Result>(activation, value));
+                      });
+    layer.narrow.apply(tables, tables.wide, count, next.query_key_value, share, add);
     settle(layer.output_norm);
   }
 
@@ -257,18 +255,8 @@ class Encoder : public AnyEncoder {
     }
   }
 
-  Weights<Kind> linear(const LinearSource& source, int64_t inputs, int64_t outputs) {
-    Weights<Kind> made;
-    made.inputs = inputs;
-    made.outputs = outputs;
-    made.values = arena_.take<Value>(Weights<Kind>::size(inputs, outputs));
-    made.bias = arena_.copy(source.bias, outputs);
-    if constexpr (std::is_integral_v<Value>) {
-      made.scales = arena_.take<float>(whole_vectors(outputs));
-      made.sums = arena_.take<float>(whole_vectors(outputs));
-    }
-    pack<Kind>(source.weight, made);
-    return made;
+  Linear<Kind> linear(const LinearSource& source, int64_t inputs, int64_t outputs) {
+    return {arena_, source, inputs, outputs, is_finite_};
   }
 
   Norm norm(const float* gain, const float* shift) {
@@ -278,6 +266,7 @@ class Encoder : public AnyEncoder {
   Shape shape_;
   float scale_;
   Norm norm_;
+  bool is_finite_;
   Arena arena_;
   std::vector<Layer> layers_;
   std::vector<int64_t> ends_;

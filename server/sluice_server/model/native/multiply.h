@@ -126,6 +126,7 @@ struct Weights {
   float *scales = nullptr, *sums = nullptr;
   int64_t panels() const { return (outputs + kPanel - 1) / kPanel; }
   int64_t panel_size() const { return inputs * kPanel; }
+  const typename Kind::Value* panel(int64_t index) const { return values + index * panel_size(); }
   static int64_t size(int64_t inputs, int64_t outputs) { return (outputs + kPanel - 1) / kPanel * kPanel * inputs; }
 };
 
@@ -152,13 +153,13 @@ void pack(const float* matrix, Weights<Kind>& weights) {
   }
 }
 
-// kRows rows times a panel of kCount vectors of columns; results of a row lie `stride` vectors behind the last one's.
-// `later`, where it is fetched, is what will be asked for next: a vector of it for each value of a row.
+// Adds kRows rows times a panel of kCount vectors of columns to sums that are in registers. `later`, where it is fetched,
+// is what will be asked for next: a vector of it for each value of a row.
 template <class Kind, int kCount, bool kFetchesLater, int kRows>
-__attribute__((noinline)) void tile(Rows<Kind> left, const typename Kind::Value* panel, int64_t inputs,
-                                    typename Kind::Sums* results, int64_t stride, const typename Kind::Value* later) {
+__attribute__((always_inline)) inline void accumulate(typename Kind::Sums (&sums)[kRows][kCount], Rows<Kind> left,
+                                                      const typename Kind::Value* panel, int64_t inputs,
+                                                      const typename Kind::Value* later) {
   constexpr int kStep = kLanes * Kind::kGroup;
-  typename Kind::Sums sums[kRows][kCount] = {};
   for (int64_t k = 0; k < inputs; k += Kind::kGroup) {
 #pragma GCC unroll 4
     for (int c = 0; c < kCount; ++c) __builtin_prefetch(panel + (kAhead * kCount + c) * kStep);
@@ -174,10 +175,24 @@ __attribute__((noinline)) void tile(Rows<Kind> left, const typename Kind::Value*
     }
     panel += kCount * kStep;
   }
+}
+
+// each(r, c) of all kRows x kCount, without a loop: what is in registers stays there.
+template <int kRows, int kCount, class Each>
+__attribute__((always_inline)) inline void for_each(Each each) {
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 4
-    for (int c = 0; c < kCount; ++c) results[r * stride + c] = sums[r][c];
+    for (int c = 0; c < kCount; ++c) each(r, c);
+}
+
+// kRows rows times a panel of kCount vectors of columns; results of a row lie `stride` vectors behind the last one's.
+template <class Kind, int kCount, bool kFetchesLater, int kRows>
+__attribute__((noinline)) void tile(Rows<Kind> left, const typename Kind::Value* panel, int64_t inputs,
+                                    typename Kind::Sums* results, int64_t stride, const typename Kind::Value* later) {
+  typename Kind::Sums sums[kRows][kCount] = {};
+  accumulate<Kind, kCount, kFetchesLater, kRows>(sums, left, panel, inputs, later);
+  for_each<kRows, kCount>([&](int r, int c) __attribute__((always_inline)) { results[r * stride + c] = sums[r][c]; });
 }
 
 // Inlined by order: handed on by as many functions as a tile has rows, bytes took 5 % longer.
@@ -200,17 +215,20 @@ void any_tile(Rows<Kind> left, const typename Kind::Value* panel, int64_t count,
   tile_of_rows<Kind, kCount>(left, panel, inputs, results, stride);
 }
 
-// finish(row, column, sixteen outputs with their bias) for all rows and the columns of some panels.
+// finish(row, column, sixteen outputs with their bias) for all rows and the columns of some panels. `next` is what will be
+// asked for behind the last panel.
 template <class Kind, class Finish>
-void multiply(Rows<Kind> left, const Weights<Kind>& weights, int64_t first_panel, int64_t end_panel, Finish finish) {
+void multiply(Rows<Kind> left, const Weights<Kind>& weights, int64_t first_panel, int64_t end_panel,
+              const typename Kind::Value* next, Finish finish) {
   const int64_t tiles = (left.count + kTileRows - 1) / kTileRows;
   alignas(64) typename Kind::Sums results[kTileRows * kColumns];
   for (int64_t panel = first_panel; panel < end_panel; ++panel)
     for (int64_t t = 0; t < tiles; ++t) {
       // Tiles of about one height: a last one of a row or two would wait for its own sums.
       const int64_t from = left.count * t / tiles, to = left.count * (t + 1) / tiles;
-      const typename Kind::Value* values = weights.values + panel * weights.panel_size();
-      const auto* later = values + weights.panel_size() + std::min<int64_t>(t, kColumns) * weights.inputs * kLanes;
+      const typename Kind::Value* values = weights.panel(panel);
+      const auto* later = panel + 1 < end_panel ? weights.panel(panel + 1) : next;
+      later += std::min<int64_t>(t, kColumns) * weights.inputs * kLanes;
       tile_of_rows<Kind, kColumns, Kind::kFetchesLater>({left.row(from), left.stride, to - from}, values,
                                                         weights.inputs, results, kColumns, later);
       for (int64_t row = from; row < to; ++row)

@@ -119,6 +119,7 @@ class Barrier {
 struct Share {
   int64_t thread = 0, threads = 1;
   Barrier* barrier = nullptr;
+  bool is_whole() const { return !barrier; }
   int64_t from(int64_t total) const { return total * thread / threads; }
   int64_t to(int64_t total) const { return total * (thread + 1) / threads; }
   void meet() const {

@@ -10,6 +10,7 @@
 #include "memory.h"
 #include "multiply.h"
 #include "schedule.h"
+#include "strassen.h"
 
 namespace sluice {
 
@@ -22,8 +23,11 @@ struct Tables {
 
   Table<Kept> normal, attended, wide;
 
-  // Room for so many tokens.
+  // Room for so many tokens, and for a row of zeros behind an odd one.
   void grow(int64_t width, int64_t intermediate, int64_t count) {
+    if constexpr (std::is_same_v<Kind, Single>)
+      sums_.resize(std::max<size_t>(sums_.size(), StrassenRows::sums_size(count, std::max(width, intermediate))));
+    ++count;
     const int64_t narrow = width + kPad, broad = intermediate + kPad;
     const size_t size = static_cast<size_t>(count * (2 * narrow + broad)) * sizeof(Kept) + 64;
     if (memory_.size() >= size) return;
@@ -53,6 +57,17 @@ struct Tables {
     }
   }
 
+  // The same for Strassen's way. Rows that threads share are not taken in pairs: they are all of a batch.
+  StrassenRows pairs(Table<float> rows, int64_t count, int64_t inputs, const Share& share) {
+    share.meet();
+    StrassenRows made{{rows.data, rows.stride, count}, inputs, nullptr};
+    if (!share.is_whole()) return made;
+    made.sums = sums_.data();
+    if (count % 2) std::fill_n(rows.row(count), inputs, 0.0f);
+    made.add_up();
+    return made;
+  }
+
  private:
   // Rows are not kept as they are multiplied.
   static constexpr bool kRounds = !std::is_same_v<Kept, Value>;
@@ -60,7 +75,7 @@ struct Tables {
 
   std::vector<char> memory_;
   std::vector<Value> values_;
-  std::vector<float> scales_, zeros_;
+  std::vector<float> scales_, zeros_, sums_;
 };
 
 }  // namespace sluice
