@@ -71,12 +71,14 @@ def minilm_model() -> PreTrainedModel:
     return model
 
 
-def bert(heads: int = 2, head_dim: int = 32, intermediate: int = 96, layers: int = 2, **more: Any) -> BertModel:
+def bert(
+    heads: int = 2, head_dim: int = 32, intermediate: int = 96, layers: int = 2, vocabulary: int = 90, **more: Any
+) -> BertModel:
     torch.manual_seed(1)
     return randomized(
         BertModel(
             BertConfig(
-                vocab_size=90, hidden_size=heads * head_dim, num_attention_heads=heads, num_hidden_layers=layers,
+                vocab_size=vocabulary, hidden_size=heads * head_dim, num_attention_heads=heads, num_hidden_layers=layers,
                 intermediate_size=intermediate, max_position_embeddings=700, **more,
             )
         )
@@ -224,6 +226,10 @@ def test_a_cpu_without_avx512_computes_the_same(
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_minilm_is_what_transformers_computes(built: Any, minilm_model: PreTrainedModel, dtype: torch.dtype) -> None:
     assert_same(built, minilm_model, [3, 64, 200, 17, 1, 90], dtype=dtype)
+
+
+def test_more_words_than_products_are_kept_of_are_what_transformers_computes(built: Any) -> None:
+    assert_same(built, bert(heads=12, layers=1, vocabulary=60_000), [7, 64, 1, 133])
 
 
 def test_float32_comes_as_near_to_float64_as_sums_of_floats_do(built: Any, minilm_model: PreTrainedModel) -> None:

@@ -74,9 +74,13 @@ struct Norm {
   float epsilon;
 };
 
+struct Moments {
+  float mean, scale;
+};
+
 // LayerNorm of one row in place, and a copy in the type that the next multiplication takes.
 template <typename Kept>
-void normalize(const Norm& norm, int64_t width, float* row, Kept* copy) {
+Moments normalize(const Norm& norm, int64_t width, float* row, Kept* copy) {
   Floats sums = {}, squares = {};
   for (int64_t c = 0; c < width; c += kLanes) sums += load(row + c);
   const float mean = sum(sums) / static_cast<float>(width);
@@ -90,6 +94,7 @@ void normalize(const Norm& norm, int64_t width, float* row, Kept* copy) {
     store(row + c, value);
     store(copy + c, value);
   }
+  return {mean, scale};
 }
 
 }  // namespace sluice

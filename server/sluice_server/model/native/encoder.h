@@ -5,12 +5,14 @@
 #include <omp.h>
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "activations.h"
 #include "attention.h"
 #include "interface.h"
 #include "linear.h"
+#include "lookup.h"
 #include "memory.h"
 #include "schedule.h"
 #include "tables.h"
@@ -61,6 +63,8 @@ class Encoder : public AnyEncoder {
 
   void add_layer(const LayerSource& source) override {
     const int64_t width = shape_.width;
+    if (std::is_same_v<Kind, Single> && layers_.empty() && Lookup::can(shape_, 3 * width))
+      lookup_.emplace(arena_, shape_, norm_, source.query_key_value, 3 * width);
     layers_.push_back({
         linear(source.query_key_value, width, 3 * width),
         linear(source.out, width, width),
@@ -146,11 +150,11 @@ class Encoder : public AnyEncoder {
     const int64_t layers = static_cast<int64_t>(layers_.size());
     if (stage > layers) return pool(batch, block, share);
     if (stage == 0)
-      embed(batch, block, tables, share);
+      embed(batch, block, tables, projected(batch, 0), share);
     else
       compute(layers_[stage - 1], layers_[stage % layers], batch, block, projected(batch, stage - 1), tables, room,
               share, stage == layers);
-    if (stage < layers) project(layers_[stage], block, tables, projected(batch, stage), share);
+    if (stage < layers && (stage > 0 || !lookup_)) project(layers_[stage], block, tables, projected(batch, stage), share);
     share.meet();
   }
 
@@ -160,7 +164,7 @@ class Encoder : public AnyEncoder {
     return {projected_[layer % 2].data() - batch.ends[0] * stride, stride};
   }
 
-  void embed(const Batch& batch, const Block& block, Tables<Kind>& tables, const Share& share) {
+  void embed(const Batch& batch, const Block& block, Tables<Kind>& tables, Table<Kept> projected, const Share& share) {
     const int64_t width = shape_.width, tokens = block.to - block.from;
     const Kept* words = static_cast<const Kept*>(shape_.words);
     const int64_t from = block.from + share.from(tokens), to = block.from + share.to(tokens);
@@ -170,7 +174,11 @@ class Encoder : public AnyEncoder {
       const float* place = shape_.places + (token - batch.ends[row]) * width;
       float* state = batch.call.states + token * width;
       for (int64_t c = 0; c < width; c += kLanes) store(state + c, load(word + c) + load(place + c));
-      normalize(norm_, width, state, tables.normal.row(token - block.from));
+      const Moments moments = normalize(norm_, width, state, tables.normal.row(token - block.from));
+      if constexpr (std::is_same_v<Kind, Single>)
+        if (lookup_)
+          lookup_->put(batch.call.ids[token], token - batch.ends[row], moments,
+                       batch.call.ids[std::min(token + 1, to - 1)], projected.row(token));
     }
   }
 
@@ -268,6 +276,7 @@ class Encoder : public AnyEncoder {
   Norm norm_;
   bool is_finite_;
   Arena arena_;
+  std::optional<Lookup> lookup_;
   std::vector<Layer> layers_;
   std::vector<int64_t> ends_;
   std::vector<Kept> projected_[2];
