@@ -32,7 +32,7 @@ def sample() -> dict[str, object]:
             "model": {"uri": f"pvc://{_CLAIM}/{MODEL}"},
             "replicas": 2,
             "scaling": {"mode": "Off"},
-            "resources": {"requests": {"cpu": "250m", "memory": "1Gi"}},
+            "resources": {"requests": {"cpu": "250m", "memory": "1280Mi"}},
         },
     }
 
