@@ -57,7 +57,8 @@ class Encoder : public AnyEncoder {
   explicit Encoder(const Shape& shape)
       : shape_(shape), scale_(1.0f / std::sqrt(static_cast<float>(shape.width / shape.heads))) {
     norm_ = norm(shape.gain, shape.shift);
-    is_finite_ = are_finite(static_cast<const Kept*>(shape.words), shape.vocabulary * shape.width) &&
+    may_pair_ = std::is_same_v<Kind, Single> &&
+                 are_finite(static_cast<const Kept*>(shape.words), shape.vocabulary * shape.width) &&
                  are_finite(shape.places, shape.positions * shape.width);
   }
 
@@ -264,7 +265,7 @@ class Encoder : public AnyEncoder {
   }
 
   Linear<Kind> linear(const LinearSource& source, int64_t inputs, int64_t outputs) {
-    return {arena_, source, inputs, outputs, is_finite_};
+    return {arena_, source, inputs, outputs, may_pair_};
   }
 
   Norm norm(const float* gain, const float* shift) {
@@ -274,7 +275,7 @@ class Encoder : public AnyEncoder {
   Shape shape_;
   float scale_;
   Norm norm_;
-  bool is_finite_;
+  bool may_pair_;
   Arena arena_;
   std::optional<Lookup> lookup_;
   std::vector<Layer> layers_;

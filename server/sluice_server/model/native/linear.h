@@ -31,8 +31,8 @@ class Linear {
   // may_pair: whether what it will be given is finite.
   Linear(Arena& arena, const LinearSource& source, int64_t inputs, int64_t outputs, bool may_pair) {
     float* bias = arena.copy(source.bias, outputs);
-    may_pair = may_pair && are_finite(source.weight, inputs * outputs) && are_finite(source.bias, outputs);
-    if (std::is_same_v<Kind, Single> && may_pair && StrassenWeights::can(inputs, outputs)) {
+    if (std::is_same_v<Kind, Single> && may_pair && StrassenWeights::can(inputs, outputs) &&
+        are_finite(source.weight, inputs * outputs) && are_finite(source.bias, outputs)) {
       pairs_ = {arena.take<float>(StrassenWeights::size(inputs, outputs)), bias, inputs, outputs};
       pack(source.weight, pairs_);
       return;
