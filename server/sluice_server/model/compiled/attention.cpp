@@ -46,7 +46,7 @@ void run(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value
       const int64_t end = window > 0 ? std::min(task.length, to - 1 + window) : task.length;
       attend<Kind, T>({task.from, to, first, end, width, window}, head(query, h, task.start),
                       head(key, h / sharing, task.start), head(value, h / sharing, task.start),
-                      Head<T>{results + (task.start * heads + h) * width, heads * width}, scale, nullptr, scratch);
+                      Head<T>{results + (task.start * heads + h) * width, heads * width}, {scale, nullptr}, scratch);
     }
   }
 }

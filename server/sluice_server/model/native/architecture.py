@@ -64,7 +64,7 @@ class Architecture:
         dtype: float32 or bfloat16, of the weights and of the computation.
         words: (vocabulary, width), in that dtype; the model's own tensor.
         places: float32 (positions, width), from the first that a row has on; token type 0 is added.
-        bias: float32 (heads, 2 positions + 16), added to the score of each key from positions - 1 before a query to
+        bias: float32 (heads, 2 positions + 16), added to the score of each query from positions - 1 before a key to
             beyond as far behind it; or None.
         norm: Gain and shift of the embeddings' LayerNorm, float32.
         epsilon: Of every LayerNorm.
@@ -152,7 +152,7 @@ def _bias(model: PreTrainedModel, names: Names, positions: int) -> torch.Tensor 
     """Depends on nothing but the distance, so one row for each head says all."""
     if names.bias_table is None:
         return None
-    distances = torch.arange(1 - positions, positions + 1 + _LANES)
+    distances = -torch.arange(1 - positions, positions + 1 + _LANES)
     encoder: Any = model.encoder
     table: torch.Tensor = encoder.relative_attention_bias.weight[encoder.relative_position_bucket(distances)]
     return table.float().T.contiguous()

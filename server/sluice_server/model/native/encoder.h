@@ -111,9 +111,7 @@ class Encoder : public AnyEncoder {
     int64_t most = 0;
     for (const Block& block : blocks) most = std::max(most, block.to - block.from);
     const int64_t stride = 3 * shape_.width + Tables<Kind>::kPad;
-    for (auto& buffer : projected_) {
-      if (static_cast<int64_t>(buffer.size()) < batch.tokens() * stride) buffer.resize(batch.tokens() * stride);
-    }
+    for (auto& buffer : projected_) buffer.room(batch.tokens() * stride);
     rooms_.resize(std::max<size_t>(rooms_.size(), threads));
     for (Room& room : rooms_) room.tables.grow(shape_.width, shape_.intermediate, most);
     if (blocks.size() == 1)
@@ -201,9 +199,8 @@ class Encoder : public AnyEncoder {
 
   void project(const Layer& layer, const Block& block, Tables<Kind>& tables, Table<Kept> to, const Share& share) {
     layer.query_key_value.apply(tables, tables.normal, block.to - block.from, layer.out, share,
-                                [&](int64_t row, int64_t column, Floats value) {
-                                  store(to.row(block.from + row) + column, value);
-                                });
+                                Output{[&](int64_t row) { return to.row(block.from + row); },
+                                       [](Kept* at, Floats value) { store(at, value); }});
   }
 
   // Which tokens of a block a layer computes: all that the next one attends to, and of the last one what is pooled.
@@ -226,9 +223,7 @@ class Encoder : public AnyEncoder {
     choose(batch, block, room, is_last);
     const int64_t width = shape_.width, count = static_cast<int64_t>(room.tokens.size());
     const auto state = [&](int64_t row) { return batch.call.states + room.tokens[row] * width; };
-    const auto add = [&](int64_t row, int64_t column, Floats value) {
-      store(state(row) + column, load(state(row) + column) + value);
-    };
+    const Output add{state, [](float* to, Floats value) { store(to, load(to) + value); }};
     const auto settle = [&](const Norm& norm) {
       share.meet();
       for (int64_t row = share.from(count); row < share.to(count); ++row)
@@ -239,9 +234,8 @@ class Encoder : public AnyEncoder {
     settle(layer.attention_norm);
     const Activation activation = static_cast<Activation>(shape_.activation);
     layer.widen.apply(tables, tables.normal, count, layer.narrow, share,
-                      [&](int64_t row, int64_t column, Floats value) {
-                        store(tables.wide.row(row) + column, activated<Result>(activation, value));
-                      });
+                      Output{[&](int64_t row) { return tables.wide.row(row); },
+                             [&](Kept* to, Floats value) { store(to, activated<Result>(activation, value)); }});
     layer.narrow.apply(tables, tables.wide, count, next.query_key_value, share, add);
     settle(layer.output_norm);
   }
@@ -260,7 +254,7 @@ class Encoder : public AnyEncoder {
       if (bias) bias += head * (2 * shape_.positions + kLanes) + shape_.positions - 1;
       attend<Attention, Kept>({run.from - start, run.to - start, 0, length, head_width, 0}, {query, projected.stride},
                               {query + width, projected.stride}, {query + 2 * width, projected.stride},
-                              {out, tables.attended.stride}, scale_, bias, room.attention);
+                              {out, tables.attended.stride}, {scale_, bias}, room.attention);
     }
   }
 
@@ -280,7 +274,7 @@ class Encoder : public AnyEncoder {
   std::optional<Lookup> lookup_;
   std::vector<Layer> layers_;
   std::vector<int64_t> ends_;
-  std::vector<Kept> projected_[2];
+  Buffer<Kept> projected_[2];
   std::vector<Room> rooms_;
 };
 

@@ -17,7 +17,7 @@ struct Shape {
   double epsilon;
   const void* words;    // (vocabulary, width), of the type that sluice_kept_bytes says; not copied
   const float* places;  // (positions, width), of a row's positions from its first, and the one token type; not copied
-  const float* bias;    // (heads, 2 positions + 16), of keys from positions - 1 before a query on; not copied; or null
+  const float* bias;    // (heads, 2 positions + 16), of queries from positions - 1 before a key on; not copied; or null
   const float *gain, *shift;
 };
 // Rows one behind the other, and where results go.

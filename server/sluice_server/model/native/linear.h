@@ -45,16 +45,16 @@ class Linear {
     pack<Kind>(source.weight, panels_);
   }
 
-  // finish(row, column, sixteen outputs) of a share of what becomes of a table's first rows; `next` is the layer behind.
-  template <class Finish>
+  // Puts out a share of what becomes of a table's first rows; `next` is the layer behind.
+  template <class Out>
   void apply(Tables<Kind>& tables, Table<Kept> rows, int64_t count, const Linear& next, const Share& share,
-             Finish finish) const {
+             Out output) const {
     if constexpr (std::is_same_v<Kind, Single>)
       if (pairs_.values)
         return multiply(tables.pairs(rows, count, pairs_.inputs, share), pairs_, share.from(pairs_.pairs()),
-                        share.to(pairs_.pairs()), next.begin(share), finish);
+                        share.to(pairs_.pairs()), next.begin(share), output);
     multiply<Kind>(tables.operand(rows, count, panels_.inputs, share), panels_, share.from(panels_.panels()),
-                   share.to(panels_.panels()), next.begin(share), finish);
+                   share.to(panels_.panels()), next.begin(share), output);
   }
 
  private:

@@ -56,9 +56,8 @@ class Lookup {
       std::vector<float> left(some * width_);
       for (int64_t i = 0; i < some * width_; ++i) left[i] = rows[from * width_ + i] * factors[i % width_];
       multiply<Single>({left.data(), width_, some}, weights, 0, weights.panels(), weights.values,
-                       [&](int64_t row, int64_t column, Floats value) {
-                         store(made + (from + row) * outputs_ + column, value);
-                       });
+                       Output{[&](int64_t row) { return made + (from + row) * outputs_; },
+                              [](float* to, Floats value) { store(to, value); }});
     }
     return made;
   }

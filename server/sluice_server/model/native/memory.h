@@ -47,6 +47,31 @@ class Arena {
   size_t left_ = 0;
 };
 
+// Memory on whole cache lines that grows as needed: a vector across two lines takes as long as two.
+template <typename T>
+class Buffer {
+ public:
+  // Room for so many; what was there before is lost when it grows.
+  T* room(int64_t count) {
+    if (count > count_) {
+      memory_.reset();
+      count_ = 0;
+      memory_.reset(static_cast<T*>(::operator new(count * sizeof(T), kLine)));
+      count_ = count;
+    }
+    return memory_.get();
+  }
+  T* data() const { return memory_.get(); }
+
+ private:
+  static constexpr std::align_val_t kLine{64};
+  struct Free {
+    void operator()(T* memory) const { ::operator delete(memory, kLine); }
+  };
+  std::unique_ptr<T, Free> memory_;
+  int64_t count_ = 0;
+};
+
 // A row-major buffer whose rows do not fall on the same lines of the cache.
 template <typename T>
 struct Table {

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "kinds.h"
 #include "vectors.h"
 
 namespace sluice {
@@ -22,90 +23,6 @@ constexpr int kPanel = kColumns * kLanes;
 // one core of a Cascade Lake multiplies 141 instead of 108 billion floats a second. Behind the last panel it is no fault.
 constexpr int kAhead = 16;
 
-// A kind says what is multiplied: `Value`s, in groups of kGroup neighbours along a row, which one instruction takes;
-// `Kept` is what activations are kept as between two multiplications. kFetchesLater: a tile asks for a part of the next
-// panel, too, so that memory is not idle while a panel's further tiles find it in the second cache. Batches of floats
-// are 4 to 15 % faster for it, the small ones most; in bfloat16 rows of 10 tokens 13 %, of 35 8 %, large batches not.
-struct Single {
-  using Value = float;
-  using Kept = float;
-  using Right = Floats;
-  using Sums = Floats;
-  static constexpr int kGroup = 1;
-  static constexpr bool kFetchesLater = true;
-  static Right load_right(const Value* from) { return load(from); }
-  // Less zero, as zero more would be an addition: 0 + -0 is not -0, and so it takes a third of the multiplications' time.
-  static Right spread(const Value* from) { return *from - Floats{}; }
-  static Sums dot(Sums sums, Right left, Right right) { return sums + left * right; }
-  static Value from(float value) { return value; }
-  static Floats real(Sums sums) { return sums; }
-};
-
-#if defined(__AVX512BF16__) || defined(__AVX512VNNI__)
-// Groups that fill the four bytes of a lane.
-struct FourBytes {
-  using Right = __m512i;
-  static Right load_right(const void* from) { return _mm512_loadu_si512(from); }
-  static Right spread(const void* from) {
-    int group;
-    std::memcpy(&group, from, sizeof(group));
-    return _mm512_set1_epi32(group);
-  }
-};
-#endif
-
-#ifdef __AVX512BF16__
-struct Half : FourBytes {
-  using Value = Brain;
-  using Kept = Brain;
-  using Sums = Floats;
-  static constexpr int kGroup = 2;
-  static constexpr bool kFetchesLater = true;
-  static Sums dot(Sums sums, Right left, Right right) {
-    return _mm512_dpbf16_ps(sums, reinterpret_cast<__m512bh>(left), reinterpret_cast<__m512bh>(right));
-  }
-  static Value from(float value) {
-    uint32_t bits;
-    std::memcpy(&bits, &value, sizeof(bits));
-    return {static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
-  }
-  static Floats real(Sums sums) { return sums; }
-};
-#endif
-
-#ifdef __AVX512VNNI__
-// Rows of bytes from 0 to 255, each row with a scale and a zero of its own, times weights from -127 to 127 with a scale
-// for each column.
-struct Byte : FourBytes {
-  using Value = uint8_t;
-#ifdef __AVX512BF16__
-  using Kept = Brain;
-#else
-  using Kept = float;
-#endif
-  using Sums = Ints;
-  static constexpr int kGroup = 4;
-  static constexpr bool kFetchesLater = false;
-  static Sums dot(Sums sums, Right left, Right right) {
-    return reinterpret_cast<Ints>(_mm512_dpbusd_epi32(reinterpret_cast<__m512i>(sums), left, right));
-  }
-  static Value from(float value) { return static_cast<uint8_t>(static_cast<int8_t>(std::lrintf(value))); }
-  static Floats real(Sums sums) { return __builtin_convertvector(sums, Floats); }
-};
-#endif
-
-// What products of rows of such values are computed in.
-template <typename T>
-struct KindOf {
-  using Type = Single;
-};
-#ifdef __AVX512BF16__
-template <>
-struct KindOf<Brain> {
-  using Type = Half;
-};
-#endif
-
 // Rows of values, `stride` values apart.
 template <class Kind>
 struct Rows {
@@ -114,6 +31,17 @@ struct Rows {
   // Where values stand for scale x (value - zero), of each row; else null.
   const float *scales = nullptr, *zeros = nullptr;
   const typename Kind::Value* row(int64_t index) const { return data + index * stride; }
+  const typename Kind::Value* at(int64_t row, int64_t k) const { return data + row * stride + k; }
+};
+
+// The same transposed: a group of values of every row, one behind the other, and the next group `stride` values apart.
+template <class Kind>
+struct Columns {
+  const typename Kind::Value* data;
+  int64_t stride;
+  const typename Kind::Value* at(int64_t row, int64_t k) const {
+    return data + k / Kind::kGroup * stride + row * Kind::kGroup;
+  }
 };
 
 // A packed weight matrix: value k of column c lies in panel c / kPanel, group k / kGroup, column c % kPanel.
@@ -155,8 +83,8 @@ void pack(const float* matrix, Weights<Kind>& weights) {
 
 // Adds kRows rows times a panel of kCount vectors of columns to sums that are in registers. `later`, where it is fetched,
 // is what will be asked for next: a vector of it for each value of a row.
-template <class Kind, int kCount, bool kFetchesLater, int kRows>
-__attribute__((always_inline)) inline void accumulate(typename Kind::Sums (&sums)[kRows][kCount], Rows<Kind> left,
+template <class Kind, int kCount, bool kFetchesLater, int kRows, class Left>
+__attribute__((always_inline)) inline void accumulate(typename Kind::Sums (&sums)[kRows][kCount], Left left,
                                                       const typename Kind::Value* panel, int64_t inputs,
                                                       const typename Kind::Value* later) {
   constexpr int kStep = kLanes * Kind::kGroup;
@@ -169,7 +97,7 @@ __attribute__((always_inline)) inline void accumulate(typename Kind::Sums (&sums
     for (int c = 0; c < kCount; ++c) right[c] = Kind::load_right(panel + c * kStep);
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
-      const auto spread = Kind::spread(left.row(r) + k);
+      const auto spread = Kind::spread(left.at(r, k));
 #pragma GCC unroll 4
       for (int c = 0; c < kCount; ++c) sums[r][c] = Kind::dot(sums[r][c], spread, right[c]);
     }
@@ -187,8 +115,8 @@ __attribute__((always_inline)) inline void for_each(Each each) {
 }
 
 // kRows rows times a panel of kCount vectors of columns; results of a row lie `stride` vectors behind the last one's.
-template <class Kind, int kCount, bool kFetchesLater, int kRows>
-__attribute__((noinline)) void tile(Rows<Kind> left, const typename Kind::Value* panel, int64_t inputs,
+template <class Kind, int kCount, bool kFetchesLater, int kRows, class Left>
+__attribute__((noinline)) void tile(Left left, const typename Kind::Value* panel, int64_t inputs,
                                     typename Kind::Sums* results, int64_t stride, const typename Kind::Value* later) {
   typename Kind::Sums sums[kRows][kCount] = {};
   accumulate<Kind, kCount, kFetchesLater, kRows>(sums, left, panel, inputs, later);
@@ -206,32 +134,39 @@ __attribute__((always_inline)) inline void tile_of_rows(Rows<Kind> left, const t
   tile<Kind, kCount, kFetchesLater, kRows>(left, panel, inputs, results, stride, later);
 }
 
-// As many rows as a tile has at most, and a panel of as many vectors as it has at most.
-template <class Kind, int kCount = kColumns>
-void any_tile(Rows<Kind> left, const typename Kind::Value* panel, int64_t count, int64_t inputs,
-              typename Kind::Sums* results, int64_t stride) {
-  if constexpr (kCount > 1)
-    if (count < kCount) return any_tile<Kind, kCount - 1>(left, panel, count, inputs, results, stride);
-  tile_of_rows<Kind, kCount>(left, panel, inputs, results, stride);
+// Where the rows of a product go, and what becomes of sixteen of its values there: put(row(index) + column, values).
+template <class Row, class Put>
+struct Output {
+  Row row;
+  Put put;
+};
+
+// What is about to be written: a store waits for its line, and of a hundred in a row all but the first few wait.
+template <typename T>
+inline void prefetch_to_write(const T* to, int64_t count) {
+  for (int64_t i = 0; i < count; i += 64 / sizeof(T)) __builtin_prefetch(to + i, 1);
 }
 
-// finish(row, column, sixteen outputs with their bias) for all rows and the columns of some panels. `next` is what will be
-// asked for behind the last panel.
-template <class Kind, class Finish>
+// Puts out all rows and the columns of some panels, with their bias. `next` is what will be asked for behind the last
+// panel.
+template <class Kind, class Out>
 void multiply(Rows<Kind> left, const Weights<Kind>& weights, int64_t first_panel, int64_t end_panel,
-              const typename Kind::Value* next, Finish finish) {
+              const typename Kind::Value* next, Out output) {
   const int64_t tiles = (left.count + kTileRows - 1) / kTileRows;
   alignas(64) typename Kind::Sums results[kTileRows * kColumns];
   for (int64_t panel = first_panel; panel < end_panel; ++panel)
     for (int64_t t = 0; t < tiles; ++t) {
       // Tiles of about one height: a last one of a row or two would wait for its own sums.
       const int64_t from = left.count * t / tiles, to = left.count * (t + 1) / tiles;
+      for (int64_t row = from; row < to; ++row) prefetch_to_write(output.row(row) + panel * kPanel, kPanel);
       const typename Kind::Value* values = weights.panel(panel);
       const auto* later = panel + 1 < end_panel ? weights.panel(panel + 1) : next;
       later += std::min<int64_t>(t, kColumns) * weights.inputs * kLanes;
       tile_of_rows<Kind, kColumns, Kind::kFetchesLater>({left.row(from), left.stride, to - from}, values,
                                                         weights.inputs, results, kColumns, later);
-      for (int64_t row = from; row < to; ++row)
+      for (int64_t row = from; row < to; ++row) {
+        auto* const to_row = output.row(row);
+#pragma GCC unroll 4
         for (int c = 0; c < kColumns; ++c) {
           const int64_t column = panel * kPanel + c * kLanes;
           if (column >= weights.outputs) break;
@@ -239,8 +174,9 @@ void multiply(Rows<Kind> left, const Weights<Kind>& weights, int64_t first_panel
           if constexpr (std::is_integral_v<typename Kind::Value>)
             value = (value - left.zeros[row] * load(weights.sums + column)) *
                     (left.scales[row] * load(weights.scales + column));
-          finish(row, column, value + load(weights.bias + column));
+          output.put(to_row + column, value + load(weights.bias + column));
         }
+      }
     }
 }
 

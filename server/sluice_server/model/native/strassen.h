@@ -99,6 +99,15 @@ struct StrassenRows {
 template <int kRows>
 using TileSums = Floats[kRows][kColumns];
 
+// What a tile fetches meanwhile.
+struct Fetched {
+  // What is asked for next: of each factor's size a vector for each of half a row's values.
+  const float* later;
+  // Where its own first row goes, and how far behind it the next one does.
+  const float* out;
+  int64_t stride;
+};
+
 // Quarters of a tile of the product: those of pairs' first and second rows, in the first and in the second panel.
 struct Quarters {
   alignas(64) TileSums<kTileRows> of[2][2];
@@ -115,16 +124,17 @@ __attribute__((always_inline)) inline void add(const From& from, To& to) {
   for_each<kRows, kColumns>([&](int r, int c) __attribute__((always_inline)) { to[r][c] += from[r][c]; });
 }
 
-// kRows pairs times a pair of panels. `later` is what is fetched meanwhile: of each factor's size a vector for each of
-// half a row's values.
+// kRows pairs times a pair of panels.
 template <int kRows>
 __attribute__((noinline)) void strassen_tile(const StrassenRows& left, int64_t first, const StrassenWeights& right,
-                                             int64_t pair, const float* later, Quarters& results) {
+                                             int64_t pair, const Fetched& fetched, Quarters& results) {
   TileSums<kTileRows>(&c)[2][2] = results.of;
   TileSums<kRows> sums = {}, p1, p5;
   for (int index = 0; index < kFactors; ++index) {
+    for (int row = 2 * kRows * index / kFactors; row < 2 * kRows * (index + 1) / kFactors; ++row)
+      prefetch_to_write(fetched.out + row * fetched.stride, 2 * kPanel);
     accumulate<Single, kColumns, true, kRows>(sums, left.factor(index, first, kRows), right.factor(pair, index),
-                                              right.inputs / 2, later + index * right.factor_size());
+                                              right.inputs / 2, fetched.later + index * right.factor_size());
     switch (index) {
       case 0: copy<kRows>(sums, p1); break;
       case 1: copy<kRows>(sums, c[0][0]), copy<kRows>(TileSums<kRows>{}, sums); break;
@@ -140,13 +150,13 @@ __attribute__((noinline)) void strassen_tile(const StrassenRows& left, int64_t f
 // The same of kRows rows by themselves: the second rows' quarters stay as they are.
 template <int kRows>
 __attribute__((noinline)) void plain_tile(const StrassenRows& left, int64_t first, const StrassenWeights& right,
-                                          int64_t pair, const float* later, Quarters& results) {
+                                          int64_t pair, const Fetched& fetched, Quarters& results) {
   TileSums<kTileRows>(&c)[2][2] = results.of;
   TileSums<kRows> sums = {}, p1;
   for (int index = 0; index < 4; ++index) {
     const Rows<Single> half = {left.rows.row(first) + index % 2 * right.inputs / 2, left.rows.stride, kRows};
     accumulate<Single, kColumns, true, kRows>(sums, half, right.factor(pair, index), right.inputs / 2,
-                                              later + index * right.factor_size());
+                                              fetched.later + index * right.factor_size());
     switch (index) {
       case 0: copy<kRows>(sums, p1); break;
       case 1: copy<kRows>(sums, c[0][0]), copy<kRows>(p1, sums); break;
@@ -158,18 +168,32 @@ __attribute__((noinline)) void plain_tile(const StrassenRows& left, int64_t firs
 // Of as many pairs, or rows, as a tile has rows at most.
 template <int kRows = kTileRows>
 __attribute__((always_inline)) inline void tile_of(int64_t count, const StrassenRows& left, int64_t first,
-                                                   const StrassenWeights& right, int64_t pair, const float* later,
+                                                   const StrassenWeights& right, int64_t pair, const Fetched& fetched,
                                                    Quarters& results) {
   if constexpr (kRows > 1)
-    if (count < kRows) return tile_of<kRows - 1>(count, left, first, right, pair, later, results);
+    if (count < kRows) return tile_of<kRows - 1>(count, left, first, right, pair, fetched, results);
   const auto tile = left.sums ? strassen_tile<kRows> : plain_tile<kRows>;
-  tile(left, first, right, pair, later, results);
+  tile(left, first, right, pair, fetched, results);
 }
 
-// finish(row, column, sixteen outputs with their bias) for all rows and the columns of some pairs of panels.
-template <class Finish>
+// A row of a tile's results.
+template <class Out>
+inline void put_row(const Quarters& results, int64_t second, int64_t row, const StrassenWeights& right, int64_t pair,
+                    float* to, Out& output) {
+#pragma GCC unroll 2
+  for (int half = 0; half < 2; ++half)
+#pragma GCC unroll 4
+    for (int c = 0; c < kColumns; ++c) {
+      const int64_t column = (pair * 2 + half) * kPanel + c * kLanes;
+      if (column >= right.outputs) return;
+      output.put(to + column, results.of[second][half][row][c] + load(right.bias + column));
+    }
+}
+
+// Puts out all rows and the columns of some pairs of panels, with their bias; see multiply.h.
+template <class Out>
 void multiply(const StrassenRows& left, const StrassenWeights& right, int64_t first_pair, int64_t end_pair,
-              const float* next, Finish finish) {
+              const float* next, Out output) {
   const int64_t apart = left.sums ? 2 : 1, count = left.sums ? left.pairs() : left.rows.count;
   const int64_t tiles = (count + kTileRows - 1) / kTileRows;
   Quarters results;
@@ -178,18 +202,11 @@ void multiply(const StrassenRows& left, const StrassenWeights& right, int64_t fi
       const int64_t from = count * t / tiles, to = count * (t + 1) / tiles;
       const float* later = pair + 1 < end_pair ? right.factor(pair + 1, 0) : next;
       later += std::min<int64_t>(t, kColumns - 1) * right.inputs / 2 * kLanes;
-      tile_of(to - from, left, from, right, pair, later, results);
-      for (int64_t second = 0; second < apart; ++second)
-        for (int64_t one = from; one < to; ++one) {
-          const int64_t row = one * apart + second;
-          if (row == left.rows.count) break;
-          for (int64_t vector = 0; vector < 2 * kColumns; ++vector) {
-            const int64_t column = pair * 2 * kPanel + vector * kLanes;
-            if (column >= right.outputs) break;
-            const Floats value = results.of[second][vector / kColumns][one - from][vector % kColumns];
-            finish(row, column, value + load(right.bias + column));
-          }
-        }
+      const float* out = output.row(from * apart) + pair * 2 * kPanel;
+      const float* behind = output.row(std::min(from * apart + 1, left.rows.count - 1)) + pair * 2 * kPanel;
+      tile_of(to - from, left, from, right, pair, {later, out, behind - out}, results);
+      for (int64_t one = from * apart; one < std::min(to * apart, left.rows.count); ++one)
+        put_row(results, one % apart, one / apart - from, right, pair, output.row(one), output);
     }
 }
 

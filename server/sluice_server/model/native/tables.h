@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cstdint>
 #include <type_traits>
-#include <vector>
 
 #include "activations.h"
 #include "memory.h"
@@ -26,20 +25,17 @@ struct Tables {
   // Room for so many tokens, and for a row of zeros behind an odd one.
   void grow(int64_t width, int64_t intermediate, int64_t count) {
     if constexpr (std::is_same_v<Kind, Single>)
-      sums_.resize(std::max<size_t>(sums_.size(), StrassenRows::sums_size(count, std::max(width, intermediate))));
+      sums_.room(StrassenRows::sums_size(count, std::max(width, intermediate)));
     ++count;
     const int64_t narrow = width + kPad, broad = intermediate + kPad;
-    const size_t size = static_cast<size_t>(count * (2 * narrow + broad)) * sizeof(Kept) + 64;
-    if (memory_.size() >= size) return;
-    memory_.resize(size);
-    Kept* at = reinterpret_cast<Kept*>((reinterpret_cast<uintptr_t>(memory_.data()) + 63) / 64 * 64);
+    Kept* at = memory_.room(count * (2 * narrow + broad));
     normal = {at, narrow};
     attended = {at + count * narrow, narrow};
     wide = {at + 2 * count * narrow, broad};
     if constexpr (kRounds) {
-      values_.resize(count * (std::max(width, intermediate) + kValuesPad));
-      scales_.resize(count);
-      zeros_.resize(count);
+      values_.room(count * (std::max(width, intermediate) + kValuesPad));
+      scales_.room(count);
+      zeros_.room(count);
     }
   }
 
@@ -49,7 +45,7 @@ struct Tables {
     if constexpr (kRounds) {
       const int64_t stride = inputs + kValuesPad;
       for (int64_t row = share.from(count); row < share.to(count); ++row)
-        quantize(rows.row(row), inputs, values_.data() + row * stride, &scales_[row], &zeros_[row]);
+        quantize(rows.row(row), inputs, values_.data() + row * stride, scales_.data() + row, zeros_.data() + row);
       share.meet();
       return {values_.data(), stride, count, scales_.data(), zeros_.data()};
     } else {
@@ -73,9 +69,9 @@ struct Tables {
   static constexpr bool kRounds = !std::is_same_v<Kept, Value>;
   static constexpr int64_t kValuesPad = 64;
 
-  std::vector<char> memory_;
-  std::vector<Value> values_;
-  std::vector<float> scales_, zeros_, sums_;
+  Buffer<Kept> memory_;
+  Buffer<Value> values_;
+  Buffer<float> scales_, zeros_, sums_;
 };
 
 }  // namespace sluice

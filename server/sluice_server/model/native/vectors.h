@@ -57,9 +57,29 @@ inline Floats across(Floats values) {
   return __builtin_shuffle(values, lanes);
 }
 
-inline Floats larger(Floats left, Floats right) { return left > right ? left : right; }
+// Where one is not a number, the right.
+inline Floats larger(Floats left, Floats right) {
+#ifdef __AVX512F__
+  return _mm512_max_ps(left, right);
+#else
+  return left > right ? left : right;
+#endif
+}
 
-inline Floats smaller(Floats left, Floats right) { return left < right ? left : right; }
+inline Floats smaller(Floats left, Floats right) {
+#ifdef __AVX512F__
+  return _mm512_min_ps(left, right);
+#else
+  return left < right ? left : right;
+#endif
+}
+
+#ifdef __AVX512F__
+// Of each lane the value whose index it holds.
+inline Floats pick(Floats values, Ints indexes) {
+  return _mm512_permutexvar_ps(reinterpret_cast<__m512i>(indexes), values);
+}
+#endif
 
 inline float largest(Floats values) {
   values = larger(values, across<8>(values));
@@ -75,20 +95,27 @@ inline float sum(Floats values) {
   return (values + across<1>(values))[0];
 }
 
-// 2^x of arguments up to 0. 2^x = 2^k 2^r with |r| <= 1 / 2, and the first terms of its series for 2^r: to 2e-7, or where
-// a bfloat16 follows to 4e-5 by less work. Below -126 it is 2^-126.
+// 2^x of arguments up to 0. 2^x = 2^k 2^r with |r| <= 1 / 2, and a minimax polynomial for 2^r: to 2e-7, or where a
+// bfloat16 follows to 8e-5 by less work. Below -126 it is 2^-126.
 template <bool kRough>
 inline Floats power(Floats x) {
   x = larger(x, Floats{} - 126.0f);
-  const Ints k = __builtin_convertvector(x - 0.5f, Ints);
-  const Floats r = x - __builtin_convertvector(k, Floats);
-  Floats p = Floats{} + 9.6181291e-3f;
-  if constexpr (!kRough) p = (r * 1.5403530e-4f + 1.3333558e-3f) * r + p;
-  p = p * r + 5.5504109e-2f;
-  p = p * r + 2.4022651e-1f;
-  p = p * r + 6.9314718e-1f;
-  p = p * r + 1.0f;
-  return reinterpret_cast<Floats>(reinterpret_cast<Ints>(p) + (k << 23));
+  // So large that its last bit is a one.
+  constexpr float kWhole = 12582912.0f;
+  const Floats shifted = x + kWhole, r = x - (shifted - kWhole);
+  Floats p;
+  if constexpr (kRough) {
+    p = r * 5.51716741e-2f + 2.42611125e-1f;
+    p = p * r + 6.93260984e-1f;
+    p = p * r + 9.99928073e-1f;
+  } else {
+    p = r * 1.32764728e-3f + 9.67554136e-3f;
+    p = p * r + 5.55071327e-2f;
+    p = p * r + 2.40221197e-1f;
+    p = p * r + 6.93146967e-1f;
+    p = p * r + 1.00000007f;
+  }
+  return reinterpret_cast<Floats>(reinterpret_cast<Ints>(p) + (reinterpret_cast<Ints>(shifted) << 23));
 }
 
 // One of the four steps of a 16 x 16 transposition: exchanges the off-diagonal blocks of width W.
