@@ -80,6 +80,18 @@ def test_very_large_scores_give_finite_weights() -> None:
 
 
 @pytest.mark.usefixtures("operators")
+@pytest.mark.parametrize("best", [0, 150, 299], ids=["first", "middle", "last"])
+@pytest.mark.parametrize("window", [0, 100])
+def test_wherever_the_best_keys_are_all_others_weigh_as_much_less(best: int, window: int) -> None:
+    query, key, value, ends = packed_heads([300], 1, 1, 16, torch.float32)
+    query, key = query.abs(), key.abs()
+    key *= 1 - (torch.arange(300) - best).abs()[:, None] / 300
+    expected = packed_attention(query, key, value, ends, 4.0, window)
+    computed = torch.ops.sluice_native.packed_attention(query, key, value, ends, 4.0, window)
+    torch.testing.assert_close(computed, expected, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.usefixtures("operators")
 def test_heads_that_are_no_whole_vectors_are_refused() -> None:
     query, key, value, ends = packed_heads([4], 1, 1, 24, torch.float32)
     with pytest.raises(RuntimeError, match="head_dim 24: expected a multiple of 16"):

@@ -53,13 +53,12 @@ class Together {
     std::fill_n(sums_, part.width * kCount, Floats{});
   }
 
-  // fetch(from, to) is called before these keys are multiplied.
-  template <typename T, class Fetch>
-  void run(Head<const T> query, Rows<Kind> keys, Columns<Kind> values, Head<T> out, Fetch fetch) {
+  template <typename T>
+  void run(Head<const T> query, Rows<Kind> keys, Columns<Kind> values, Head<T> out) {
     pack_queries<Kind, kCount>(part_, query, queries_);
     for (int64_t from = part_.first; from < part_.end; from += kKeys) {
       const int64_t count = std::min(kKeys, part_.end - from);
-      score(keys, from, count, fetch);
+      score(keys, from, count);
       if (scoring_.bias || part_.window > 0) adjust(from, count);
       weigh(count);
       add(values, from, count);
@@ -70,12 +69,10 @@ class Together {
  private:
   static Floats* vectors(float* of) { return reinterpret_cast<Floats*>(of); }
 
-  template <class Fetch>
-  void score(Rows<Kind> keys, int64_t from, int64_t count, Fetch fetch) {
+  void score(Rows<Kind> keys, int64_t from, int64_t count) {
     const int64_t tiles = (count + kKeyHeight - 1) / kKeyHeight;
     for (int64_t t = 0; t < tiles; ++t) {
       const int64_t first = from + count * t / tiles, end = from + count * (t + 1) / tiles;
-      fetch(first, end);
       tile_of_rows<Kind, kCount, false, kKeyHeight>({keys.row(first - part_.first), keys.stride, end - first}, queries_,
                                                     part_.width,
                                                     reinterpret_cast<Sums*>(scores_ + (first - from) * kCount), kCount);
@@ -163,19 +160,13 @@ void attend(const Part& part, Head<const T> query, Head<const T> key, Head<const
             const Scoring& scoring, Scratch<Kind>& scratch) {
   const Rows<Kind> keys = keys_of<Kind>(part, key, scratch.keys);
   const Columns<Kind> values = values_of<Kind>(part, value, scratch.values);
-  const auto fetch = [&](int64_t from, int64_t to) {
-    prefetch(key, to, std::min(part.end, 2 * to - from), part.width);
-    if constexpr (Kind::kGroup == 1) prefetch(value, from, to, part.width);
-  };
   const int64_t vectors = (part.queries() + kLanes - 1) / kLanes, groups = (vectors + kColumns - 1) / kColumns;
   for (int64_t group = 0; group < groups; ++group) {
     const int64_t first = vectors * group / groups, end = vectors * (group + 1) / groups;
     Part some = part;
     some.from = part.from + first * kLanes;
     some.to = std::min(part.to, part.from + end * kLanes);
-    const auto of = [&](auto count) {
-      Together<Kind, count()>(some, scoring, scratch).run(query, keys, values, out, fetch);
-    };
+    const auto of = [&](auto count) { Together<Kind, count()>(some, scoring, scratch).run(query, keys, values, out); };
     if (end - first == 1) of(std::integral_constant<int, 1>());
     if constexpr (kColumns == 3) {
       if (end - first == 2) of(std::integral_constant<int, 2>());

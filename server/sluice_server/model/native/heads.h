@@ -26,13 +26,6 @@ struct Part {
   int64_t keys() const { return end - first; }
 };
 
-// Tokens that are about to be read: what fetches ahead by itself does not follow from one to the next.
-template <typename T>
-inline void prefetch(Head<const T> head, int64_t from, int64_t to, int64_t width) {
-  for (int64_t token = from; token < to; ++token)
-    for (int64_t c = 0; c < width; c += 64 / sizeof(T)) __builtin_prefetch(head.token(token) + c);
-}
-
 // Up to sixteen groups of neighbouring values, a group a lane, in the kind's own type.
 template <class Kind, typename T>
 inline Floats load_groups(const T* from, int64_t count) {
@@ -90,11 +83,9 @@ Columns<Kind> values_of(const Part& part, Head<const T> value, Buffer<typename K
   if constexpr (std::is_same_v<T, typename Kind::Value> && Kind::kGroup == 1) {
     return {value.token(part.first), value.stride};
   } else {
-    constexpr int64_t kSoon = 8;
     const int64_t stride = part.width * Kind::kGroup;
     auto* copy = buffer.room((part.keys() + Kind::kGroup - 1) / Kind::kGroup * stride);
     for (int64_t j = part.first; j < part.end; j += Kind::kGroup, copy += stride) {
-      prefetch(value, j + kSoon, std::min(part.end, j + kSoon + Kind::kGroup), part.width);
       for (int64_t c = 0; c < part.width; c += kLanes)
         if constexpr (Kind::kGroup == 1)
           store(copy + c, load(value.token(j) + c));

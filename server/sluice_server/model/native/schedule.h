@@ -11,6 +11,8 @@
 #include <memory>
 #include <vector>
 
+#include "vectors.h"
+
 namespace sluice {
 
 // A block is computed at once: large enough that weights are read seldom, small enough that it stays in the cache.
@@ -40,7 +42,8 @@ inline std::vector<Block> cut(const int64_t* ends, int64_t rows, int64_t threads
   const int64_t tokens = ends[rows] - ends[0];
   int64_t count = std::max<int64_t>(1, (tokens + kBlock / 2) / kBlock);
   // One is for all threads together. As many for each thread; of many, the last few matter little.
-  if (count > 1 && count < 8 * threads) count = (count + threads - 1) / threads * threads;
+  const bool many = count >= 8 * threads;
+  if (count > 1 && !many) count = (count + threads - 1) / threads * threads;
   const int64_t near = std::min(kNear, tokens / count / 4);
   std::vector<Block> blocks;
   int64_t from = ends[0], row = 0;
@@ -51,6 +54,9 @@ inline std::vector<Block> cut(const int64_t* ends, int64_t rows, int64_t threads
       to = *after;
     else if (after > ends && to - after[-1] <= near && after[-1] - from >= to - after[-1])
       to = after[-1];
+    else if (many)
+      // Whole vectors of the row's tokens, as attention takes its queries.
+      to -= (to - std::max(from, after[-1])) % kLanes;
     if (to <= from) continue;
     while (ends[row + 1] <= from) ++row;
     int64_t end_row = row + 1;
