@@ -12,9 +12,9 @@ def test_what_is_compared_lies_in_one_stage() -> None:
     assert set(stage.names) == {roster.NATIVE, roster.FLOAT32, roster.PADDED, roster.CORAL, roster.CORAL_FLOAT32}
 
 
-def test_what_floors_are_set_for_has_turns_of_many_batches() -> None:
+def test_what_floors_are_set_for_has_turns_of_many_batches_and_twice_the_rounds() -> None:
     (stage,) = plan.stages(Options(("passages",), ("ids-1",), 1.5, 3))
-    assert (stage.seconds, stage.rounds) == (6.0, 3)
+    assert (stage.seconds, stage.rounds) == (6.0, 6)
 
 
 def test_the_steps_of_growth_alternate_with_each_other() -> None:
