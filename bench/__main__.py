@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--mix", nargs="+", choices=MIXES, default=list(MIXES), help="of text lengths")
     parser.add_argument("--group", nargs="+", choices=plan.GROUPS, default=list(plan.GROUPS), help="parts of the run")
     parser.add_argument("--seconds", type=float, default=1.0, help="of each turn")
-    parser.add_argument("--rounds", type=int, default=3, help="in each of which everybody has a turn; twice as many of ids-1")
+    parser.add_argument("--rounds", type=int, default=3, help="everybody has a turn in each; twice as many of ids-1")
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="NAME",
         help=f"contestants whose names begin so; there are: {', '.join(roster.NAMES)}",

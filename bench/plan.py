@@ -32,7 +32,7 @@ _SMALL_GROUP_ROUNDS = 2
 # Until a thousand clients have found their places, those that were sent away at first among them.
 _LEAD_SECONDS = 5.0
 # A turn of a second is one or two of a slow server's batches of passages: its rate was off by a tenth, either way. Of
-# three rounds the median of what is nearest to its floor came out at 1.29 and at 1.34, of nine at 1.32.
+# three rounds the median of what is nearest to its floor came out at 1.29 and at 1.34 within two hours.
 _LONGER = {"ids-1": 4}
 _OFTENER = {"ids-1": 2}
 

@@ -147,11 +147,11 @@ _HEAD = """# Sluice beside its peers
 A shared machine's speed changes by half within minutes, so all take turns of {turn:g} s, {rounds} rounds of them
 (longer turns with 32 clients and token ids, and twice the rounds; longer ones in the open loop and as work grows, too,
 in some of these two rounds only), in an order that rotates, and ratios are taken within each round: each is the median
-over rounds, with its range. **Bold: Sluice loses.** Servers that have no turn are paused, engines without one wait for their next command. Everybody gets
-the same texts (random whole words with lengths of the mix), the same weights and as many threads as there are cores;
-servers are warmed up before each turn, engines when the texts are loaded. Latencies are those of good answers. Tokens
-are useful ones: padding does not count. Batches of 32 texts as they come, padded to their longest, would compute this
-many positions for each token: {naive}{padded}."""
+over rounds, with its range. **Bold: Sluice loses.** Servers that have no turn are paused, engines without one wait for
+their next command. Everybody gets the same texts (random whole words with lengths of the mix), the same weights and as
+many threads as there are cores; servers are warmed up before each turn, engines when the texts are loaded. Latencies
+are those of good answers. Tokens are useful ones: padding does not count. Batches of 32 texts as they come, padded to
+their longest, would compute this many positions for each token: {naive}{padded}."""
 _ELSEWHERE = (
     "- A GPU: [GPU.md](GPU.md) is the page of one; front ends beside one: "
     "[front_ends.jsonl](results/front_ends.jsonl).\n"
