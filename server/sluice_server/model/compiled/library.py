@@ -11,7 +11,7 @@ from sluice_server.model.native import library as native
 SOURCES = sorted(Path(__file__).parent.glob("*.cpp"))
 # The attention itself is the native engine's.
 _HEADERS = native.HEADERS
-# The kernel computes whole vectors of sixteen.
+# The kernel computes whole vectors, of sixteen at most.
 _LANES = 16
 _loading = threading.Lock()
 

@@ -1,4 +1,4 @@
-// What layers compute elementwise and along a row, sixteen floats at a time.
+// What layers compute elementwise and along a row, a vector of floats at a time.
 #pragma once
 
 #include <algorithm>
@@ -30,7 +30,7 @@ void quantize(const Kept* row, int64_t width, uint8_t* bytes, float* scale, floa
   *scale = range / 255.0f;
   *zero = std::rint(-least / *scale);
   const float per = 255.0f / range, shift = *zero + 0.5f;
-  typedef uint8_t Small __attribute__((vector_size(16), aligned(1)));
+  typedef uint8_t Small __attribute__((vector_size(kLanes), aligned(1)));
   for (int64_t c = 0; c < width; c += kLanes) {
     const Floats steps = smaller(larger(load(row + c) * per + shift, Floats{}), Floats{} + 255.5f);
     *reinterpret_cast<Small*>(bytes + c) = __builtin_convertvector(__builtin_convertvector(steps, Ints), Small);

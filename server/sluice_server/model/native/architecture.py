@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-# The engine computes whole vectors of sixteen.
+# The engine computes whole vectors, of sixteen at most.
 _LANES = 16
 ACTIVATIONS = {"gelu": 0, "relu": 1}
 """Number of each in activations.h; transformers' gelu is the exact one."""

@@ -1,5 +1,5 @@
 // Attention of one head over one row of a packed batch. The columns of its products (multiply.h) are queries: keys and
-// values are multiplied where they lie, and a softmax takes sixteen queries side by side, in float32 in every precision.
+// values are multiplied where they lie, and a softmax takes a vector of queries side by side, in float32 in every precision.
 // Keys are taken some at a time, as FlashAttention does (Dao et al., 2022), so that scores stay in the cache. The same
 // function as packed_attention in ../attention.py, its reference.
 #pragma once
@@ -38,8 +38,8 @@ class Together {
   // So many keys at a time.
   static constexpr int64_t kKeys = 128;
   // A tile's rows: of keys at most, and of what values are made of, whose number is whole vectors.
-  static constexpr int kHeight = kColumns == 1 ? 4 : kCount == 1 ? 16 : 8;
-  static constexpr int kKeyHeight = kColumns == 1 ? kTileRows : kHeight;
+  static constexpr int kHeight = kColumns == 2 ? 8 / kCount : kCount == 1 ? 16 : 8;
+  static constexpr int kKeyHeight = kColumns == 2 ? kTileRows : kHeight;
   // Before any score: finite, so that less itself it is zero.
   static constexpr float kLowest = -1e30f;
 
@@ -81,7 +81,7 @@ class Together {
 
   // What goes beyond a score times its scale. Of keys outside the window scores are -infinity.
   void adjust(int64_t from, int64_t count) {
-    const Ints lanes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const Ints lanes = counted();
     const int32_t window = static_cast<int32_t>(part_.window);
     for (int64_t j = 0; j < count; ++j)
       for (int v = 0; v < kCount; ++v) {
@@ -168,10 +168,9 @@ void attend(const Part& part, Head<const T> query, Head<const T> key, Head<const
     some.to = std::min(part.to, part.from + end * kLanes);
     const auto of = [&](auto count) { Together<Kind, count()>(some, scoring, scratch).run(query, keys, values, out); };
     if (end - first == 1) of(std::integral_constant<int, 1>());
-    if constexpr (kColumns == 3) {
-      if (end - first == 2) of(std::integral_constant<int, 2>());
+    if (end - first == 2) of(std::integral_constant<int, 2>());
+    if constexpr (kColumns == 3)
       if (end - first == 3) of(std::integral_constant<int, 3>());
-    }
   }
 }
 

@@ -10,7 +10,7 @@ namespace {
 // use(kind) of a kind's number (0 float32, 1 bfloat16, 2 int8); `otherwise` where this CPU has no instructions for it.
 template <class Result, class Use>
 Result of_kind(int64_t kind, Result otherwise, Use use) {
-  if (kind == 0) return use(sluice::Single{});
+  if (kind == 0) return use(sluice::Fastest{});
 #ifdef __AVX512BF16__
   if (kind == 1) return use(sluice::Half{});
 #endif

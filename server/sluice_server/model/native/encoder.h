@@ -15,6 +15,7 @@
 #include "lookup.h"
 #include "memory.h"
 #include "schedule.h"
+#include "sizes.h"
 #include "tables.h"
 
 namespace sluice {
@@ -57,20 +58,20 @@ class Encoder : public AnyEncoder {
   explicit Encoder(const Shape& shape)
       : shape_(shape), scale_(1.0f / std::sqrt(static_cast<float>(shape.width / shape.heads))) {
     norm_ = norm(shape.gain, shape.shift);
-    may_pair_ = std::is_same_v<Kind, Single> &&
-                 are_finite(static_cast<const Kept*>(shape.words), shape.vocabulary * shape.width) &&
-                 are_finite(shape.places, shape.positions * shape.width);
   }
 
   void add_layer(const LayerSource& source) override {
     const int64_t width = shape_.width;
-    if (std::is_same_v<Kind, Single> && layers_.empty() && Lookup::can(shape_, 3 * width))
+    if (std::is_same_v<Value, float> && layers_.empty() && Lookup::can(shape_, 3 * width))
       lookup_.emplace(arena_, shape_, norm_, source.query_key_value, 3 * width);
+    const Sizes before = sizes(layers_.empty() ? norm_ : layers_.back().output_norm, width);
+    const Sizes between = sizes({source.attention_gain, source.attention_shift, 0}, width);
+    const LinearSource value{source.query_key_value.weight + 2 * width * width, source.query_key_value.bias + 2 * width};
     layers_.push_back({
-        linear(source.query_key_value, width, 3 * width),
-        linear(source.out, width, width),
-        linear(source.widen, width, shape_.intermediate),
-        linear(source.narrow, shape_.intermediate, width),
+        {arena_, source.query_key_value, before, 3 * width},
+        {arena_, source.out, sizes(value, before, width), width},
+        {arena_, source.widen, between, shape_.intermediate},
+        {arena_, source.narrow, sizes(source.widen, between, shape_.intermediate), width},
         norm(source.attention_gain, source.attention_shift),
         norm(source.output_gain, source.output_shift),
     });
@@ -174,7 +175,7 @@ class Encoder : public AnyEncoder {
       float* state = batch.call.states + token * width;
       for (int64_t c = 0; c < width; c += kLanes) store(state + c, load(word + c) + load(place + c));
       const Moments moments = normalize(norm_, width, state, tables.normal.row(token - block.from));
-      if constexpr (std::is_same_v<Kind, Single>)
+      if constexpr (std::is_same_v<Value, float>)
         if (lookup_)
           lookup_->put(batch.call.ids[token], token - batch.ends[row], moments,
                        batch.call.ids[std::min(token + 1, to - 1)], projected.row(token));
@@ -251,15 +252,11 @@ class Encoder : public AnyEncoder {
       // Where the row's first token would be.
       Kept* out = tables.attended.row(run.at - (run.from - start)) + head * head_width;
       const float* bias = shape_.bias;
-      if (bias) bias += head * (2 * shape_.positions + kLanes) + shape_.positions - 1;
+      if (bias) bias += head * (2 * shape_.positions + kBeyond) + shape_.positions - 1;
       attend<Attention, Kept>({run.from - start, run.to - start, 0, length, head_width, 0}, {query, projected.stride},
                               {query + width, projected.stride}, {query + 2 * width, projected.stride},
                               {out, tables.attended.stride}, {scale_, bias}, room.attention);
     }
-  }
-
-  Linear<Kind> linear(const LinearSource& source, int64_t inputs, int64_t outputs) {
-    return {arena_, source, inputs, outputs, may_pair_};
   }
 
   Norm norm(const float* gain, const float* shift) {
@@ -269,7 +266,6 @@ class Encoder : public AnyEncoder {
   Shape shape_;
   float scale_;
   Norm norm_;
-  bool may_pair_;
   Arena arena_;
   std::optional<Lookup> lookup_;
   std::vector<Layer> layers_;

@@ -26,7 +26,7 @@ struct Part {
   int64_t keys() const { return end - first; }
 };
 
-// Up to sixteen groups of neighbouring values, a group a lane, in the kind's own type.
+// Up to a vector of groups of neighbouring values, a group a lane, in the kind's own type.
 template <class Kind, typename T>
 inline Floats load_groups(const T* from, int64_t count) {
   if constexpr (Kind::kGroup == 1) return load(from);

@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <type_traits>
 
 #include "vectors.h"
 
@@ -20,13 +21,26 @@ struct Single {
   static constexpr int kGroup = 1;
   static constexpr bool kFetchesLater = true;
   static Right load_right(const Value* from) { return load(from); }
-  // Less zero, as zero more would be an addition: 0 + -0 is not -0, and so it takes a third of the multiplications' time.
-  static Right spread(const Value* from) { return *from - Floats{}; }
+  static Right spread(const Value* from) { return sluice::spread(from); }
   static Sums dot(Sums sums, Right left, Right right) { return sums + left * right; }
   static Value from(float value) { return value; }
   static Floats real(Sums sums) { return sums; }
   static void store_groups(Value* to, const Floats (&values)[kGroup]) { store(to, values[0]); }
 };
+
+// The same, most of them in pairs (pairs.h).
+struct Paired : Single {};
+
+#ifndef SLUICE_PAIRS
+// What GCC calls AMD's cores with AVX-512; before its version 13 they are its third Zen's. With AVX2's sixteen registers
+// pairs took 1.15 times as long.
+#if defined(__AVX512F__) && (defined(__znver3__) || defined(__znver4__) || defined(__znver5__))
+#define SLUICE_PAIRS true
+#else
+#define SLUICE_PAIRS false
+#endif
+#endif
+using Fastest = std::conditional_t<SLUICE_PAIRS, Paired, Single>;
 
 #if defined(__AVX512BF16__) || defined(__AVX512VNNI__)
 // Groups that fill the four bytes of a lane.

@@ -1,5 +1,5 @@
-// Rows times a weight matrix, in the precision of a kind: weights lie in panels of a few vectors of columns, and a tile
-// of rows times a panel is summed in registers. Inputs and outputs are whole vectors.
+// Rows times a weight matrix, in the precision of a kind: a tile of rows times a panel is summed in registers. Inputs and
+// outputs are whole vectors.
 #pragma once
 
 #include <algorithm>
@@ -8,55 +8,11 @@
 #include <type_traits>
 
 #include "kinds.h"
+#include "matrices.h"
+#include "pairs.h"
 #include "vectors.h"
 
 namespace sluice {
-
-#ifdef __AVX512F__
-// 24 of 32 registers hold sums; 12 rows and 2 columns reached 89 % of the peak, these 97 %.
-constexpr int kTileRows = 8, kColumns = 3;
-#else
-constexpr int kTileRows = 6, kColumns = 1;
-#endif
-constexpr int kPanel = kColumns * kLanes;
-// A panel is larger than the first cache, and what fetches ahead by itself comes late: asked for so many groups before,
-// one core of a Cascade Lake multiplies 141 instead of 108 billion floats a second. Behind the last panel it is no fault.
-constexpr int kAhead = 16;
-
-// Rows of values, `stride` values apart.
-template <class Kind>
-struct Rows {
-  const typename Kind::Value* data;
-  int64_t stride, count;
-  // Where values stand for scale x (value - zero), of each row; else null.
-  const float *scales = nullptr, *zeros = nullptr;
-  const typename Kind::Value* row(int64_t index) const { return data + index * stride; }
-  const typename Kind::Value* at(int64_t row, int64_t k) const { return data + row * stride + k; }
-};
-
-// The same transposed: a group of values of every row, one behind the other, and the next group `stride` values apart.
-template <class Kind>
-struct Columns {
-  const typename Kind::Value* data;
-  int64_t stride;
-  const typename Kind::Value* at(int64_t row, int64_t k) const {
-    return data + k / Kind::kGroup * stride + row * Kind::kGroup;
-  }
-};
-
-// A packed weight matrix: value k of column c lies in panel c / kPanel, group k / kGroup, column c % kPanel.
-template <class Kind>
-struct Weights {
-  typename Kind::Value* values;
-  float* bias;
-  int64_t inputs, outputs;
-  // Where values stand for scale x value, of each column, and the sum of a column's values; else null.
-  float *scales = nullptr, *sums = nullptr;
-  int64_t panels() const { return (outputs + kPanel - 1) / kPanel; }
-  int64_t panel_size() const { return inputs * kPanel; }
-  const typename Kind::Value* panel(int64_t index) const { return values + index * panel_size(); }
-  static int64_t size(int64_t inputs, int64_t outputs) { return (outputs + kPanel - 1) / kPanel * kPanel * inputs; }
-};
 
 // Packs a matrix (outputs, inputs), row by row, as layers hold theirs; the last panel is filled up with zeros.
 template <class Kind>
@@ -89,9 +45,8 @@ __attribute__((always_inline)) inline void accumulate(typename Kind::Sums (&sums
                                                       const typename Kind::Value* later) {
   constexpr int kStep = kLanes * Kind::kGroup;
   for (int64_t k = 0; k < inputs; k += Kind::kGroup) {
-#pragma GCC unroll 4
-    for (int c = 0; c < kCount; ++c) __builtin_prefetch(panel + (kAhead * kCount + c) * kStep);
-    if constexpr (kFetchesLater) __builtin_prefetch(later + k * kLanes, 0, 2);
+    prefetch<kCount, true>(panel + kAhead * kCount * kStep);
+    if constexpr (kFetchesLater) prefetch<1, false>(later + k * kLanes);
     typename Kind::Right right[kCount];
 #pragma GCC unroll 4
     for (int c = 0; c < kCount; ++c) right[c] = Kind::load_right(panel + c * kStep);
@@ -119,7 +74,10 @@ template <class Kind, int kCount, bool kFetchesLater, int kRows, class Left>
 __attribute__((noinline)) void tile(Left left, const typename Kind::Value* panel, int64_t inputs,
                                     typename Kind::Sums* results, int64_t stride, const typename Kind::Value* later) {
   typename Kind::Sums sums[kRows][kCount] = {};
-  accumulate<Kind, kCount, kFetchesLater, kRows>(sums, left, panel, inputs, later);
+  if constexpr (std::is_same_v<Kind, Paired>)
+    accumulate_pairs<kCount, kRows>(sums, left, panel, inputs, later);
+  else
+    accumulate<Kind, kCount, kFetchesLater, kRows>(sums, left, panel, inputs, later);
   for_each<kRows, kCount>([&](int r, int c) __attribute__((always_inline)) { results[r * stride + c] = sums[r][c]; });
 }
 
@@ -134,7 +92,7 @@ __attribute__((always_inline)) inline void tile_of_rows(Rows<Kind> left, const t
   tile<Kind, kCount, kFetchesLater, kRows>(left, panel, inputs, results, stride, later);
 }
 
-// Where the rows of a product go, and what becomes of sixteen of its values there: put(row(index) + column, values).
+// Where the rows of a product go, and what becomes of a vector of its values there: put(row(index) + column, values).
 template <class Row, class Put>
 struct Output {
   Row row;
@@ -152,7 +110,9 @@ inline void prefetch_to_write(const T* to, int64_t count) {
 template <class Kind, class Out>
 void multiply(Rows<Kind> left, const Weights<Kind>& weights, int64_t first_panel, int64_t end_panel,
               const typename Kind::Value* next, Out output) {
-  const int64_t tiles = (left.count + kTileRows - 1) / kTileRows;
+  // In pairs two more registers hold weights, and two what is added.
+  constexpr int kHeight = std::is_same_v<Kind, Paired> ? 7 : kTileRows;
+  const int64_t tiles = (left.count + kHeight - 1) / kHeight;
   alignas(64) typename Kind::Sums results[kTileRows * kColumns];
   for (int64_t panel = first_panel; panel < end_panel; ++panel)
     for (int64_t t = 0; t < tiles; ++t) {
@@ -162,8 +122,8 @@ void multiply(Rows<Kind> left, const Weights<Kind>& weights, int64_t first_panel
       const typename Kind::Value* values = weights.panel(panel);
       const auto* later = panel + 1 < end_panel ? weights.panel(panel + 1) : next;
       later += std::min<int64_t>(t, kColumns) * weights.inputs * kLanes;
-      tile_of_rows<Kind, kColumns, Kind::kFetchesLater>({left.row(from), left.stride, to - from}, values,
-                                                        weights.inputs, results, kColumns, later);
+      tile_of_rows<Kind, kColumns, Kind::kFetchesLater, kHeight>(left.part(from, to), values, weights.inputs, results,
+                                                                 kColumns, later);
       for (int64_t row = from; row < to; ++row) {
         auto* const to_row = output.row(row);
 #pragma GCC unroll 4
@@ -174,6 +134,8 @@ void multiply(Rows<Kind> left, const Weights<Kind>& weights, int64_t first_panel
           if constexpr (std::is_integral_v<typename Kind::Value>)
             value = (value - left.zeros[row] * load(weights.sums + column)) *
                     (left.scales[row] * load(weights.scales + column));
+          if constexpr (std::is_same_v<Kind, Paired>)
+            value = (value - left.extra[row] - load(weights.sums + column)) * load(weights.scales + column);
           output.put(to_row + column, value + load(weights.bias + column));
         }
       }

@@ -9,7 +9,6 @@
 #include "memory.h"
 #include "multiply.h"
 #include "schedule.h"
-#include "strassen.h"
 
 namespace sluice {
 
@@ -22,11 +21,9 @@ struct Tables {
 
   Table<Kept> normal, attended, wide;
 
-  // Room for so many tokens, and for a row of zeros behind an odd one.
+  // Room for so many tokens.
   void grow(int64_t width, int64_t intermediate, int64_t count) {
-    if constexpr (std::is_same_v<Kind, Single>)
-      sums_.room(StrassenRows::sums_size(count, std::max(width, intermediate)));
-    ++count;
+    if constexpr (kPairs) extra_.room(count);
     const int64_t narrow = width + kPad, broad = intermediate + kPad;
     Kept* at = memory_.room(count * (2 * narrow + broad));
     normal = {at, narrow};
@@ -40,38 +37,33 @@ struct Tables {
   }
 
   // A table's rows as a multiplication takes them, once all threads have done what goes before it.
-  Rows<Kind> operand(Table<Kept> rows, int64_t count, int64_t inputs, const Share& share) {
+  Rows<Kind> operand(Table<Kept> rows, int64_t count, const Weights<Kind>& weights, const Share& share) {
     share.meet();
     if constexpr (kRounds) {
-      const int64_t stride = inputs + kValuesPad;
+      const int64_t stride = weights.inputs + kValuesPad;
       for (int64_t row = share.from(count); row < share.to(count); ++row)
-        quantize(rows.row(row), inputs, values_.data() + row * stride, scales_.data() + row, zeros_.data() + row);
+        quantize(rows.row(row), weights.inputs, values_.data() + row * stride, scales_.data() + row, zeros_.data() + row);
       share.meet();
       return {values_.data(), stride, count, scales_.data(), zeros_.data()};
+    } else if constexpr (kPairs) {
+      for (int64_t row = share.from(count); row < share.to(count); ++row)
+        extra_.data()[row] = extra(rows.row(row), weights);
+      share.meet();
+      return {rows.data, rows.stride, count, nullptr, nullptr, extra_.data(), weights.order};
     } else {
       return {rows.data, rows.stride, count};
     }
   }
 
-  // The same for Strassen's way. Rows that threads share are not taken in pairs: they are all of a batch.
-  StrassenRows pairs(Table<float> rows, int64_t count, int64_t inputs, const Share& share) {
-    share.meet();
-    StrassenRows made{{rows.data, rows.stride, count}, inputs, nullptr};
-    if (!share.is_whole()) return made;
-    made.sums = sums_.data();
-    if (count % 2) std::fill_n(rows.row(count), inputs, 0.0f);
-    made.add_up();
-    return made;
-  }
-
  private:
   // Rows are not kept as they are multiplied.
   static constexpr bool kRounds = !std::is_same_v<Kept, Value>;
+  static constexpr bool kPairs = std::is_same_v<Kind, Paired>;
   static constexpr int64_t kValuesPad = 64;
 
   Buffer<Kept> memory_;
   Buffer<Value> values_;
-  Buffer<float> scales_, zeros_, sums_;
+  Buffer<float> scales_, zeros_, extra_;
 };
 
 }  // namespace sluice

@@ -1,4 +1,5 @@
-// Sixteen floats at a time, in GCC's portable vectors: one AVX-512 register, or two of AVX2.
+// As many floats at a time as a register holds, in GCC's portable vectors. Not more: what is as large as two it keeps in
+// memory, and by 64 bytes of AVX2 all took nine times as long.
 #pragma once
 
 #ifdef __AVX512F__
@@ -10,7 +11,13 @@
 
 namespace sluice {
 
+#if defined(__AVX512F__)
 constexpr int kLanes = 16;
+#elif defined(__AVX2__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
 
 inline int64_t whole_vectors(int64_t size) { return (size + kLanes - 1) / kLanes * kLanes; }
 
@@ -19,10 +26,10 @@ struct Brain {
   uint16_t bits;
 };
 
-typedef float Floats __attribute__((vector_size(64), aligned(4)));
-typedef int32_t Ints __attribute__((vector_size(64), aligned(4)));
-typedef uint32_t Bits __attribute__((vector_size(64), aligned(4)));
-typedef uint16_t Halves __attribute__((vector_size(32), aligned(2)));
+typedef float Floats __attribute__((vector_size(4 * kLanes), aligned(4)));
+typedef int32_t Ints __attribute__((vector_size(4 * kLanes), aligned(4)));
+typedef uint32_t Bits __attribute__((vector_size(4 * kLanes), aligned(4)));
+typedef uint16_t Halves __attribute__((vector_size(2 * kLanes), aligned(2)));
 
 inline Floats load(const float* from) { return *reinterpret_cast<const Floats*>(from); }
 
@@ -32,6 +39,19 @@ inline Bits load_bits(const Brain* from) {
 
 inline Floats load(const Brain* from) {
   return reinterpret_cast<Floats>(load_bits(from) << 16);
+}
+
+// One value in all lanes.
+inline Floats spread(const float* from) {
+#ifdef __AVX512F__
+  // As 32 bits: these a load spreads, and a float is spread by what adds or multiplies.
+  int32_t bits;
+  std::memcpy(&bits, from, sizeof(bits));
+  return reinterpret_cast<Floats>(_mm512_set1_epi32(bits));
+#else
+  // Less zero, as zero more would be an addition: 0 + -0 is not -0, and so it takes a third of the multiplications' time.
+  return *from - Floats{};
+#endif
 }
 
 inline void store(float* to, Floats values) { *reinterpret_cast<Floats*>(to) = values; }
@@ -47,6 +67,15 @@ inline void store(Brain* to, Floats values) {
   bits += 0x7fff + ((bits >> 16) & 1);
   *reinterpret_cast<Halves*>(to) = __builtin_convertvector(bits >> 16, Halves);
 #endif
+}
+
+// Asks for kCount vectors, into the second cache or into the first, too.
+template <int kCount, bool kFirst>
+__attribute__((always_inline)) inline void prefetch(const void* from) {
+  constexpr int kLine = 64, kLines = (kCount * static_cast<int>(sizeof(Floats)) + kLine - 1) / kLine;
+#pragma GCC unroll 16
+  for (int line = 0; line < kLines; ++line)
+    __builtin_prefetch(static_cast<const char*>(from) + line * kLine, 0, kFirst ? 3 : 2);
 }
 
 // Each lane's neighbour at a distance of W, a power of two.
@@ -81,18 +110,25 @@ inline Floats pick(Floats values, Ints indexes) {
 }
 #endif
 
+template <int W = kLanes / 2>
 inline float largest(Floats values) {
-  values = larger(values, across<8>(values));
-  values = larger(values, across<4>(values));
-  values = larger(values, across<2>(values));
-  return larger(values, across<1>(values))[0];
+  values = larger(values, across<W>(values));
+  if constexpr (W > 1) return largest<W / 2>(values);
+  return values[0];
 }
 
+template <int W = kLanes / 2>
 inline float sum(Floats values) {
-  values += across<8>(values);
-  values += across<4>(values);
-  values += across<2>(values);
-  return (values + across<1>(values))[0];
+  values += across<W>(values);
+  if constexpr (W > 1) return sum<W / 2>(values);
+  return values[0];
+}
+
+// 0, 1, 2 ...
+inline Ints counted() {
+  Ints lanes;
+  for (int lane = 0; lane < kLanes; ++lane) lanes[lane] = lane;
+  return lanes;
 }
 
 // 2^x of arguments up to 0. 2^x = 2^k 2^r with |r| <= 1 / 2, and a minimax polynomial for 2^r: to 2e-7, or where a
@@ -118,7 +154,7 @@ inline Floats power(Floats x) {
   return reinterpret_cast<Floats>(reinterpret_cast<Ints>(p) + (reinterpret_cast<Ints>(shifted) << 23));
 }
 
-// One of the four steps of a 16 x 16 transposition: exchanges the off-diagonal blocks of width W.
+// A step of a transposition of as many rows as lanes: exchanges the off-diagonal blocks of width W.
 template <int W>
 inline void exchange(Floats* rows) {
   Ints low, high;
@@ -134,11 +170,10 @@ inline void exchange(Floats* rows) {
   }
 }
 
+template <int W = kLanes / 2>
 inline void transpose(Floats* rows) {
-  exchange<8>(rows);
-  exchange<4>(rows);
-  exchange<2>(rows);
-  exchange<1>(rows);
+  exchange<W>(rows);
+  if constexpr (W > 1) transpose<W / 2>(rows);
 }
 
 }  // namespace sluice
