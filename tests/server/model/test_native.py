@@ -322,6 +322,16 @@ def test_one_token_of_each_row_is_the_same_whether_or_not_the_others_are_pooled(
     np.testing.assert_allclose(served(asked, weights).sums, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("lengths", [[5], [130] * 9], ids=["shared by all threads", "in blocks"])
+def test_of_rows_of_which_nothing_is_pooled_the_sums_are_zeros(
+    built_either_way: Any, lengths: list[int], dtype: torch.dtype
+) -> None:
+    asked = rows_of(lengths)
+    sums = encoder(built_either_way, bert().to(dtype))(asked, np.zeros(len(asked.token_ids), dtype=np.float32)).sums
+    np.testing.assert_array_equal(sums, np.zeros_like(sums))
+
+
 def test_a_state_without_weight_adds_nothing_even_where_it_is_not_a_number(built: Any) -> None:
     model = bert()
     with torch.no_grad():

@@ -73,7 +73,7 @@ class Together {
     const int64_t tiles = (count + kKeyHeight - 1) / kKeyHeight;
     for (int64_t t = 0; t < tiles; ++t) {
       const int64_t first = from + count * t / tiles, end = from + count * (t + 1) / tiles;
-      tile_of_rows<Kind, kCount, false, kKeyHeight>({keys.row(first - part_.first), keys.stride, end - first}, queries_,
+      tile_of_rows<Kind, kCount, 0, kKeyHeight>({keys.row(first - part_.first), keys.stride, end - first}, queries_,
                                                     part_.width,
                                                     reinterpret_cast<Sums*>(scores_ + (first - from) * kCount), kCount);
     }
@@ -122,7 +122,7 @@ class Together {
 
   void add(Columns<Kind> values, int64_t from, int64_t count) {
     for (int64_t c = 0; c < part_.width; c += kHeight)
-      tile<Kind, kCount, false, kHeight>(Columns<Kind>{values.at(c, from - part_.first), values.stride}, weights_, count,
+      tile<Kind, kCount, 0, kHeight>(Columns<Kind>{values.at(c, from - part_.first), values.stride}, weights_, count,
                                          reinterpret_cast<Sums*>(more_ + c * kCount), kCount, nullptr);
     for (int64_t c = 0; c < part_.width; ++c)
       for (int v = 0; v < kCount; ++v) {

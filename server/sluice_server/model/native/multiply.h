@@ -37,16 +37,16 @@ void pack(const float* matrix, Weights<Kind>& weights) {
   }
 }
 
-// Adds kRows rows times a panel of kCount vectors of columns to sums that are in registers. `later`, where it is fetched,
-// is what will be asked for next: a vector of it for each value of a row.
-template <class Kind, int kCount, bool kFetchesLater, int kRows, class Left>
+// Adds kRows rows times a panel of kCount vectors of columns to sums that are in registers. `later` is what will be asked for
+// next: kLater vectors of it are fetched for each group of a row's values.
+template <class Kind, int kCount, int kLater, int kRows, class Left>
 __attribute__((always_inline)) inline void accumulate(typename Kind::Sums (&sums)[kRows][kCount], Left left,
                                                       const typename Kind::Value* panel, int64_t inputs,
                                                       const typename Kind::Value* later) {
   constexpr int kStep = kLanes * Kind::kGroup;
   for (int64_t k = 0; k < inputs; k += Kind::kGroup) {
     prefetch<kCount, true>(panel + kAhead * kCount * kStep);
-    if constexpr (kFetchesLater) prefetch<1, false>(later + k * kLanes);
+    prefetch<kLater, false>(later + k * kLater * kLanes);
     typename Kind::Right right[kCount];
 #pragma GCC unroll 4
     for (int c = 0; c < kCount; ++c) right[c] = Kind::load_right(panel + c * kStep);
@@ -70,26 +70,34 @@ __attribute__((always_inline)) inline void for_each(Each each) {
 }
 
 // kRows rows times a panel of kCount vectors of columns; results of a row lie `stride` vectors behind the last one's.
-template <class Kind, int kCount, bool kFetchesLater, int kRows, class Left>
+template <class Kind, int kCount, int kLater, int kRows, class Left>
 __attribute__((noinline)) void tile(Left left, const typename Kind::Value* panel, int64_t inputs,
                                     typename Kind::Sums* results, int64_t stride, const typename Kind::Value* later) {
   typename Kind::Sums sums[kRows][kCount] = {};
   if constexpr (std::is_same_v<Kind, Paired>)
-    accumulate_pairs<kCount, kRows>(sums, left, panel, inputs, later);
+    accumulate_pairs<kCount, kLater, kRows>(sums, left, panel, inputs, later);
   else
-    accumulate<Kind, kCount, kFetchesLater, kRows>(sums, left, panel, inputs, later);
+    accumulate<Kind, kCount, kLater, kRows>(sums, left, panel, inputs, later);
   for_each<kRows, kCount>([&](int r, int c) __attribute__((always_inline)) { results[r * stride + c] = sums[r][c]; });
 }
 
 // Inlined by order: handed on by as many functions as a tile has rows, bytes took 5 % longer.
-template <class Kind, int kCount, bool kFetchesLater = false, int kRows = kTileRows>
+template <class Kind, int kCount, int kLater = 0, int kRows = kTileRows>
 __attribute__((always_inline)) inline void tile_of_rows(Rows<Kind> left, const typename Kind::Value* panel,
                                                         int64_t inputs, typename Kind::Sums* results, int64_t stride,
                                                         const typename Kind::Value* later = nullptr) {
   if constexpr (kRows > 1)
     if (left.count < kRows)
-      return tile_of_rows<Kind, kCount, kFetchesLater, kRows - 1>(left, panel, inputs, results, stride, later);
-  tile<Kind, kCount, kFetchesLater, kRows>(left, panel, inputs, results, stride, later);
+      return tile_of_rows<Kind, kCount, kLater, kRows - 1>(left, panel, inputs, results, stride, later);
+  tile<Kind, kCount, kLater, kRows>(left, panel, inputs, results, stride, later);
+}
+
+// use(number) as a constant, of 1 to kMost.
+template <int kMost, class Use>
+__attribute__((always_inline)) inline void of_number(int64_t number, Use use) {
+  if constexpr (kMost > 1)
+    if (number < kMost) return of_number<kMost - 1>(number, use);
+  use(std::integral_constant<int, kMost>());
 }
 
 // Where the rows of a product go, and what becomes of a vector of its values there: put(row(index) + column, values).
@@ -113,6 +121,10 @@ void multiply(Rows<Kind> left, const Weights<Kind>& weights, int64_t first_panel
   // In pairs two more registers hold weights, and two what is added.
   constexpr int kHeight = std::is_same_v<Kind, Paired> ? 7 : kTileRows;
   const int64_t tiles = (left.count + kHeight - 1) / kHeight;
+  // Each tile fetches a part of the next panel, so that memory is not idle while a panel's further tiles find it in the second
+  // cache; of few tiles, each a larger part. Batches of 20 tokens and more take 4 to 15 % less time by the first, of 10 in
+  // float32 another 20 % by the second.
+  const int64_t vectors = tiles == 0 ? 0 : (kColumns + tiles - 1) / tiles;
   alignas(64) typename Kind::Sums results[kTileRows * kColumns];
   for (int64_t panel = first_panel; panel < end_panel; ++panel)
     for (int64_t t = 0; t < tiles; ++t) {
@@ -121,9 +133,12 @@ void multiply(Rows<Kind> left, const Weights<Kind>& weights, int64_t first_panel
       for (int64_t row = from; row < to; ++row) prefetch_to_write(output.row(row) + panel * kPanel, kPanel);
       const typename Kind::Value* values = weights.panel(panel);
       const auto* later = panel + 1 < end_panel ? weights.panel(panel + 1) : next;
-      later += std::min<int64_t>(t, kColumns) * weights.inputs * kLanes;
-      tile_of_rows<Kind, kColumns, Kind::kFetchesLater, kHeight>(left.part(from, to), values, weights.inputs, results,
-                                                                 kColumns, later);
+      later += std::min<int64_t>(t * vectors, kColumns) * weights.inputs * kLanes;
+      const auto compute = [&](auto vectors) {
+        tile_of_rows<Kind, kColumns, vectors(), kHeight>(
+            left.part(from, to), values, weights.inputs, results, kColumns, later);
+      };
+      of_number<kColumns>(vectors, compute);
       for (int64_t row = from; row < to; ++row) {
         auto* const to_row = output.row(row);
 #pragma GCC unroll 4

@@ -120,7 +120,7 @@ inline float extra(const float* row, const Weights<Paired>& weights) {
 }
 
 // As accumulate in multiply.h.
-template <int kCount, int kRows>
+template <int kCount, int kLater, int kRows>
 __attribute__((always_inline)) inline void accumulate_pairs(Floats (&sums)[kRows][kCount], const Rows<Paired>& left,
                                                             const float* panel, int64_t inputs, const float* later) {
   constexpr int kStep = kCount * kLanes;
@@ -136,9 +136,9 @@ __attribute__((always_inline)) inline void accumulate_pairs(Floats (&sums)[kRows
     }
   };
   const auto triple = [&](const int64_t* at, auto is_even) __attribute__((always_inline)) {
-    for (int64_t lane = 0; lane < kLanes; ++lane, panel += 3 * kStep, later += 3 * kLanes) {
+    for (int64_t lane = 0; lane < kLanes; ++lane, panel += 3 * kStep, later += 3 * kLater * kLanes) {
       prefetch<3 * kCount, true>(panel + kAhead * kStep);
-      prefetch<3, false>(later);
+      prefetch<3 * kLater, false>(later);
       Floats first[kCount], second[kCount];
 #pragma GCC unroll 4
       for (int c = 0; c < kCount; ++c)
