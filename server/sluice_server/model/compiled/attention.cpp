@@ -53,7 +53,7 @@ void run(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value
 
 at::Tensor packed_attention(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
                             const at::Tensor& cu_seqlens, double scale, int64_t window) {
-  TORCH_CHECK(query.size(2) % kLanes == 0, "head_dim ", query.size(2), ": expected a multiple of ", kLanes);
+  TORCH_CHECK(query.size(2) % kMostLanes == 0, "head_dim ", query.size(2), ": expected a multiple of ", kMostLanes);
   TORCH_CHECK(query.stride(2) == 1 && key.stride(2) == 1 && value.stride(2) == 1, "expected contiguous heads");
   const auto dtype = query.scalar_type();
   TORCH_CHECK(dtype == at::kFloat || dtype == at::kBFloat16, "expected float32 or bfloat16, not ", dtype);

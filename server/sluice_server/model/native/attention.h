@@ -1,5 +1,5 @@
 // Attention of one head over one row of a packed batch. The columns of its products (multiply.h) are queries: keys and
-// values are multiplied where they lie, and a softmax takes a vector of queries side by side, in float32 in every precision.
+// values are multiplied where they lie, and a softmax takes a vector of queries side by side, in float32 in every kind.
 // Keys are taken some at a time, as FlashAttention does (Dao et al., 2022), so that scores stay in the cache. The same
 // function as packed_attention in ../attention.py, its reference.
 #pragma once
@@ -73,9 +73,8 @@ class Together {
     const int64_t tiles = (count + kKeyHeight - 1) / kKeyHeight;
     for (int64_t t = 0; t < tiles; ++t) {
       const int64_t first = from + count * t / tiles, end = from + count * (t + 1) / tiles;
-      tile_of_rows<Kind, kCount, 0, kKeyHeight>({keys.row(first - part_.first), keys.stride, end - first}, queries_,
-                                                    part_.width,
-                                                    reinterpret_cast<Sums*>(scores_ + (first - from) * kCount), kCount);
+      tile_of_rows<Kind, kCount, 0, kKeyHeight>(keys.part(first - part_.first, end - part_.first), queries_, part_.width,
+                                                reinterpret_cast<Sums*>(scores_ + (first - from) * kCount), kCount);
     }
   }
 
@@ -123,7 +122,7 @@ class Together {
   void add(Columns<Kind> values, int64_t from, int64_t count) {
     for (int64_t c = 0; c < part_.width; c += kHeight)
       tile<Kind, kCount, 0, kHeight>(Columns<Kind>{values.at(c, from - part_.first), values.stride}, weights_, count,
-                                         reinterpret_cast<Sums*>(more_ + c * kCount), kCount, nullptr);
+                                     reinterpret_cast<Sums*>(more_ + c * kCount), kCount, nullptr);
     for (int64_t c = 0; c < part_.width; ++c)
       for (int v = 0; v < kCount; ++v) {
         Floats& sum = sums_[c * kCount + v];

@@ -252,7 +252,7 @@ class Encoder : public AnyEncoder {
       // Where the row's first token would be.
       Kept* out = tables.attended.row(run.at - (run.from - start)) + head * head_width;
       const float* bias = shape_.bias;
-      if (bias) bias += head * (2 * shape_.positions + kBeyond) + shape_.positions - 1;
+      if (bias) bias += head * (2 * shape_.positions + kMostLanes) + shape_.positions - 1;
       attend<Attention, Kept>({run.from - start, run.to - start, 0, length, head_width, 0}, {query, projected.stride},
                               {query + width, projected.stride}, {query + 2 * width, projected.stride},
                               {out, tables.attended.stride}, {scale_, bias}, room.attention);

@@ -3,10 +3,9 @@
 
 #include <cstdint>
 
-namespace sluice {
+#include "vectors.h"
 
-// So many more queries than any key has behind it are in a bias, as they are taken by vectors.
-constexpr int64_t kBeyond = 16;
+namespace sluice {
 
 struct LinearSource {
   const float *weight, *bias;
@@ -20,7 +19,7 @@ struct Shape {
   double epsilon;
   const void* words;    // (vocabulary, width), of the type that sluice_kept_bytes says; not copied
   const float* places;  // (positions, width), of a row's positions from its first, and the one token type; not copied
-  const float* bias;    // (heads, 2 positions + kBeyond), of queries from positions - 1 before a key on; not copied; or null
+  const float* bias;    // (heads, 2 positions + kMostLanes), of queries from positions - 1 before a key on; not copied; or null
   const float *gain, *shift;
 };
 // Rows one behind the other, and where results go.

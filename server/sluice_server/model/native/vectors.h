@@ -11,8 +11,10 @@
 
 namespace sluice {
 
+// Sizes that a caller chooses are whole multiples of the longest vector on every CPU, and tiles rely on it.
+constexpr int kMostLanes = 16;
 #if defined(__AVX512F__)
-constexpr int kLanes = 16;
+constexpr int kLanes = kMostLanes;
 #elif defined(__AVX2__)
 constexpr int kLanes = 8;
 #else
