@@ -1,6 +1,9 @@
 """`python -m sluice_server`: settings from the environment or flags; `--help` lists them all."""
 
+import atexit
+import os
 import sys
+from typing import NoReturn
 
 import uvloop
 from pydantic import ValidationError
@@ -34,5 +37,15 @@ def main() -> int:
     return 0
 
 
+def end_at_once(code: int) -> NoReturn:
+    """Does what is to be done at the end, but does not take the interpreter apart.
+
+    The device's thread may be loading or computing in native code, and would be ended in the middle of it, by which the
+    process aborts.
+    """
+    atexit._run_exitfuncs()  # noqa: SLF001 - what the interpreter would call first, too
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    end_at_once(main())

@@ -149,6 +149,22 @@ def test_sigterm_finishes_what_was_admitted_and_exits_0(model_folder: Path) -> N
         assert said
 
 
+@pytest.mark.parametrize("moment", ["listening", "phase loading", "phase warming"])
+def test_sigterm_before_it_serves_exits_0(model_folder: Path, moment: str) -> None:
+    """The device's thread is in the middle of something then: the process aborted, and looked like one that failed."""
+    environment = {
+        **os.environ, "MODEL_PATH": str(model_folder), "GRPC_HOST": "127.0.0.1", "GRPC_PORT": "0", "HTTP_HEALTH_PORT": "0",
+    }  # fmt: skip
+    with subprocess.Popen(
+        [sys.executable, "-m", "sluice_server"], env=environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        next(r for r in map(_json, process.stderr) if r.get("message", "").startswith(moment))
+        process.send_signal(signal.SIGTERM)
+        rest = process.stderr.read()
+        assert process.wait(30) == 0, rest
+
+
 def test_once_the_model_is_loaded_the_garbage_collector_looks_at_nothing_that_is_there() -> None:
     """In a process of its own: what is frozen stays so."""
     code = """

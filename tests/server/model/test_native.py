@@ -566,3 +566,26 @@ def test_the_library_uses_torchs_own_threads(built: Any) -> None:
     command = [sys.executable, "-c", WHICH_OPENMP, built._name]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert len(done.stdout.split()) == 1, "a second pool of threads would wait beside the first"
+
+
+ENDS_WHILE_IT_COMPUTES = """
+import sys, threading
+from pathlib import Path
+import numpy as np
+from sluice_server.model.native import library
+from tests.server.model.test_native import bert, encoder, rows_of
+served, asked, begun = encoder(library.load(Path(sys.argv[1])), bert(layers=20)), rows_of([600] * 6), threading.Event()
+def compute():
+    while True:
+        served(asked, np.ones(3600, dtype=np.float32))
+        begun.set()
+threading.Thread(target=compute, daemon=True).start()
+begun.wait()
+"""
+
+
+def test_a_process_may_end_while_another_thread_computes(built: Any) -> None:
+    """The weights were let go under the batch."""
+    command = [sys.executable, "-c", ENDS_WHILE_IT_COMPUTES, built._name]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr

@@ -92,7 +92,8 @@ class NativeEncoder:
         self._handle = library.sluice_open(_KINDS[dtype], ctypes.byref(shape))
         if not self._handle:
             raise RuntimeError(_NO_MEMORY)
-        weakref.finalize(self, library.sluice_close, self._handle)
+        # Not as the process ends: the device's thread may be in the middle of a batch.
+        weakref.finalize(self, library.sluice_close, self._handle).atexit = False
         for layer in model.layers():
             if library.sluice_add_layer(self._handle, ctypes.byref(_layer(layer))) != _Outcome.DONE:
                 raise RuntimeError(_NO_MEMORY)
