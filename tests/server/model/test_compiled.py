@@ -133,6 +133,16 @@ def test_the_memory_left_below_the_limit(tmp_path: Path) -> None:
     assert memory.free_bytes(tmp_path) == 850, "files that nobody uses now are given up"
 
 
+def test_the_memory_left_below_the_limit_by_cgroup_version_1(tmp_path: Path) -> None:
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory" / "memory.limit_in_bytes").write_text("9223372036854771712\n")
+    (tmp_path / "memory" / "memory.usage_in_bytes").write_text("300\n")
+    (tmp_path / "memory" / "memory.stat").write_text("inactive_file 1\ntotal_inactive_file 150\n")
+    assert memory.free_bytes(tmp_path) is None, "it has no word for none"
+    (tmp_path / "memory" / "memory.limit_in_bytes").write_text("1000\n")
+    assert memory.free_bytes(tmp_path) == 850
+
+
 def test_a_tight_memory_limit_keeps_the_model_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

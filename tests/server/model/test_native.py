@@ -475,6 +475,33 @@ def test_a_tight_memory_limit_goes_the_other_way(
     assert "g++ needs 384 MiB and the memory limit leaves 256" in caplog.text
 
 
+def test_an_engine_whose_weights_are_more_than_the_memory_limit_leaves_goes_the_other_way(
+    tmp_path: Path, built: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They were packed all the same, and the kernel ended the server, at each start anew."""
+    path = library.locate(str(tmp_path))
+    path.parent.mkdir()
+    path.symlink_to(built._name)
+    monkeypatch.setattr(memory, "free_bytes", lambda: 70 << 20)
+    went: list[str] = []
+    upgrade.begin(bert(8, 64, 2048, layers=3), 0, str(tmp_path), [attempt()], lambda: went.append("other"))
+    assert went == ["other"]
+    assert "not used in float32: its weights take 36 MiB and the memory limit leaves 6; raise the limit" in caplog.text
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_weights_that_just_fit_are_taken_and_none_beside_them(built: Any, dtype: torch.dtype) -> None:
+    """What saves time for more memory is left out."""
+    model = bert(3, 32, 144).to(dtype)
+    fitting = 2 * (4 * 96 * 96 + 2 * 96 * 144) * dtype.itemsize
+    asked = rows_of([7, 60, 1])
+    served = NativeEncoder(built, architecture.read(model, 0), 2, dtype, fitting)
+    cosine = F.cosine_similarity(token_states(served, asked), one_by_one(model, asked))
+    assert float(cosine.min()) >= (0.999 if dtype == torch.bfloat16 else 0.999999)
+    with pytest.raises(RuntimeError, match="its weights take 0 MiB and the memory limit leaves 0; raise the limit"):
+        NativeEncoder(built, architecture.read(model, 0), 2, dtype, fitting - 1)
+
+
 def test_a_damaged_library_goes_the_other_way(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = library.locate(str(tmp_path))
     path.parent.mkdir()

@@ -30,6 +30,11 @@ int64_t sluice_kept_bytes(int64_t kind) {
   return of_kind<int64_t>(kind, 0, [](auto one) { return sizeof(typename decltype(one)::Kept); });
 }
 
+// What the weights of all layers will take; 0 where this CPU has no instructions for the kind.
+int64_t sluice_weight_bytes(int64_t kind, const sluice::Shape* shape) {
+  return of_kind<int64_t>(kind, 0, [&](auto one) { return sluice::Encoder<decltype(one)>::weight_bytes(*shape); });
+}
+
 // Null where this CPU has no instructions for the kind, or memory is short.
 AnyEncoder* sluice_open(int64_t kind, const sluice::Shape* shape) {
   try {

@@ -55,6 +55,14 @@ class Encoder : public AnyEncoder {
   };
 
  public:
+  // Of all layers.
+  static int64_t weight_bytes(const Shape& shape) {
+    using One = Linear<Kind>;
+    const int64_t width = shape.width, wide = shape.intermediate;
+    return shape.layers * (One::bytes(width, 3 * width) + One::bytes(width, width) + One::bytes(width, wide) +
+                           One::bytes(wide, width));
+  }
+
   explicit Encoder(const Shape& shape)
       : shape_(shape), scale_(1.0f / std::sqrt(static_cast<float>(shape.width / shape.heads))) {
     norm_ = norm(shape.gain, shape.shift);
@@ -62,7 +70,7 @@ class Encoder : public AnyEncoder {
 
   void add_layer(const LayerSource& source) override {
     const int64_t width = shape_.width;
-    if (std::is_same_v<Value, float> && layers_.empty() && Lookup::can(shape_, 3 * width))
+    if (std::is_same_v<Value, float> && layers_.empty() && Lookup::can(shape_, 3 * width, shape_.room - weight_bytes(shape_)))
       lookup_.emplace(arena_, shape_, norm_, source.query_key_value, 3 * width);
     const Sizes before = sizes(layers_.empty() ? norm_ : layers_.back().output_norm, width);
     const Sizes between = sizes({source.attention_gain, source.attention_shift, 0}, width);

@@ -17,6 +17,7 @@ _KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
 # What activations and the table of words are kept in, by its size.
 _KEPT = {4: torch.float32, 2: torch.bfloat16}
 _NO_MEMORY = "the engine found no memory"
+_NO_LIMIT = 1 << 62
 
 
 class _Linear(ctypes.Structure):
@@ -38,6 +39,7 @@ class _Shape(ctypes.Structure):
     _fields_ = (
         ("width", ctypes.c_int64), ("heads", ctypes.c_int64), ("intermediate", ctypes.c_int64),
         ("activation", ctypes.c_int64), ("vocabulary", ctypes.c_int64), ("positions", ctypes.c_int64),
+        ("layers", ctypes.c_int64), ("room", ctypes.c_int64),
         ("epsilon", ctypes.c_double), ("words", ctypes.c_void_p), ("places", ctypes.c_void_p),
         ("bias", ctypes.c_void_p), ("norm", _Linear),
     )  # fmt: skip
@@ -69,26 +71,37 @@ class NativeEncoder:
         model: What is computed. Its table of words stays in use, the rest is copied.
         threads: OpenMP's.
         dtype: Of what is multiplied: the model's own, or int8, which rounds weights by columns and activations by rows.
+        room_bytes: That packed weights may take, at most; None where there is no limit.
 
     Raises:
         RuntimeError: The CPU lacks the instructions, or there is no memory.
     """
 
     def __init__(
-        self, library: ctypes.CDLL, model: Architecture, threads: int, dtype: torch.dtype | None = None
+        self,
+        library: ctypes.CDLL,
+        model: Architecture,
+        threads: int,
+        dtype: torch.dtype | None = None,
+        room_bytes: int | None = None,
     ) -> None:
         dtype = dtype or model.dtype
         self._library, self._threads = library, threads
         kept = _KEPT.get(library.sluice_kept_bytes(_KINDS[dtype]))
         if kept is None:
             raise RuntimeError(f"this CPU has no instructions for {dtype}")
-        self._words, self._places, self._bias = model.words.to(kept), model.places, model.bias
+        self._places, self._bias = model.places, model.bias
         self._states = np.empty((0, model.width), dtype=np.float32)
-        shape = _Shape(
-            model.width, model.heads, model.intermediate, model.activation, len(self._words), len(self._places),
-            model.epsilon, self._words.data_ptr(), self._places.data_ptr(),
-            None if self._bias is None else self._bias.data_ptr(), _linear(model.norm),
-        )  # fmt: skip
+        words_bytes = 0 if model.words.dtype == kept else model.words.numel() * kept.itemsize
+        shape = _shape(model, _NO_LIMIT if room_bytes is None else room_bytes - words_bytes)
+        weight_bytes = library.sluice_weight_bytes(_KINDS[dtype], ctypes.byref(shape))
+        if weight_bytes > shape.room:
+            raise RuntimeError(
+                f"its weights take {weight_bytes + words_bytes >> 20} MiB and the memory limit leaves "
+                f"{(room_bytes or 0) >> 20}; raise the limit"
+            )
+        self._words = model.words.to(kept)
+        shape.words = self._words.data_ptr()
         self._handle = library.sluice_open(_KINDS[dtype], ctypes.byref(shape))
         if not self._handle:
             raise RuntimeError(_NO_MEMORY)
@@ -142,6 +155,15 @@ def _address(array: NDArray[Any]) -> int:
     """Of its data; without the objects and functions behind `array.ctypes`."""
     address: int = array.__array_interface__["data"][0]
     return address
+
+
+def _shape(model: Architecture, room: int) -> _Shape:
+    """Without the table of words, which may have to be copied."""
+    return _Shape(
+        model.width, model.heads, model.intermediate, model.activation, len(model.words), len(model.places),
+        model.count, room, model.epsilon, None, model.places.data_ptr(),
+        None if model.bias is None else model.bias.data_ptr(), _linear(model.norm),
+    )  # fmt: skip
 
 
 def _layer(layer: Layer) -> _Layer:

@@ -16,6 +16,7 @@ struct LayerSource {
 };
 struct Shape {
   int64_t width, heads, intermediate, activation, vocabulary, positions;
+  int64_t layers, room;  // how many will be added; bytes that weights may take, at most
   double epsilon;
   const void* words;    // (vocabulary, width), of the type that sluice_kept_bytes says; not copied
   const float* places;  // (positions, width), of a row's positions from its first, and the one token type; not copied

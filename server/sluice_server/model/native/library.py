@@ -45,6 +45,7 @@ def load(path: Path) -> ctypes.CDLL:
     loaded = ctypes.CDLL(str(path))
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     loaded.sluice_kept_bytes.restype, loaded.sluice_kept_bytes.argtypes = number, [number]
+    loaded.sluice_weight_bytes.restype, loaded.sluice_weight_bytes.argtypes = number, [number, pointer]
     loaded.sluice_open.restype, loaded.sluice_open.argtypes = pointer, [number, pointer]
     loaded.sluice_add_layer.restype, loaded.sluice_add_layer.argtypes = number, [pointer, pointer]
     loaded.sluice_run.restype, loaded.sluice_run.argtypes = number, [pointer, pointer, number]

@@ -20,6 +20,11 @@ class Linear {
   using Kept = typename Kind::Kept;
 
  public:
+  // What its weights take, but for a few vectors.
+  static int64_t bytes(int64_t inputs, int64_t outputs) {
+    return Weights<Kind>::size(inputs, outputs) * static_cast<int64_t>(sizeof(Value));
+  }
+
   Linear(Arena& arena, const LinearSource& source, const Sizes& sizes, int64_t outputs) {
     const int64_t inputs = static_cast<int64_t>(sizes.size());
     weights_ = {arena.take<Value>(Weights<Kind>::size(inputs, outputs)), arena.copy(source.bias, outputs), inputs, outputs};

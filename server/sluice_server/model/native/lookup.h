@@ -17,8 +17,9 @@ class Lookup {
  public:
   // A twenty-fourth of MiniLM-L6's multiplications, for 134 MiB. Many languages' words would take a gigabyte.
   static constexpr int64_t kMostBytes = 256 << 20;
-  static bool can(const Shape& shape, int64_t outputs) {
-    return shape.vocabulary * outputs * static_cast<int64_t>(sizeof(float)) <= kMostBytes;
+  // With so much room left.
+  static bool can(const Shape& shape, int64_t outputs, int64_t room) {
+    return shape.vocabulary * outputs * static_cast<int64_t>(sizeof(float)) <= std::min(kMostBytes, room);
   }
 
   // Of a linear layer behind the embeddings' LayerNorm.

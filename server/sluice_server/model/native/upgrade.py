@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 # What g++ took at its peak: 270 MiB.
 _NEEDED_BYTES = 3 << 27
+# For what is served meanwhile, and the copy of a layer in float32 that is packed next.
+_KEPT_FREE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,10 @@ def _adopt(
     for attempt in attempts:
         name = str(attempt.dtype).removeprefix("torch.")
         try:
-            refusal = attempt.adopt(NativeEncoder(library.load(path), model, torch.get_num_threads(), attempt.dtype))
+            # Not kept here: of two attempts the first one's weights must be gone before the second.
+            refusal = attempt.adopt(
+                NativeEncoder(library.load(path), model, torch.get_num_threads(), attempt.dtype, _room_bytes())
+            )
         except (RuntimeError, OSError, AttributeError) as error:
             refusal = str(error)
         if refusal is None:
@@ -111,3 +116,9 @@ def _adopt(
             return
         logger.warning("Sluice's own CPU engine is not used in %s: %s", name, refusal)
     otherwise()
+
+
+def _room_bytes() -> int | None:
+    """That weights may take, at most."""
+    free = memory.free_bytes()
+    return None if free is None else max(0, free - _KEPT_FREE_BYTES)
