@@ -90,7 +90,10 @@ def _build(
     try:
         free = memory.free_bytes()
         if free is not None and free < _NEEDED_BYTES:
-            raise cpp.BuildError(f"g++ needs {_NEEDED_BYTES >> 20} MiB and the memory limit leaves {free >> 20}")
+            raise cpp.BuildError(
+                f"g++ needs {_NEEDED_BYTES >> 20} MiB and the memory limit leaves {free >> 20}; "
+                "raise the limit, or share a cache with a pod that has built it (MODEL_CACHE_DIR)"
+            )
         library.build(path)
     except (cpp.BuildError, OSError) as error:
         logger.warning("Sluice's own CPU engine is not used: %s", error)
