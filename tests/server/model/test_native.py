@@ -490,8 +490,7 @@ def test_an_engine_whose_weights_are_more_than_the_memory_limit_leaves_goes_the_
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_weights_that_just_fit_are_taken_and_none_beside_them(built: Any, dtype: torch.dtype) -> None:
-    """What saves time for more memory is left out."""
+def test_weights_that_just_fit_are_taken(built: Any, dtype: torch.dtype) -> None:
     model = bert(3, 32, 144).to(dtype)
     fitting = 2 * (4 * 96 * 96 + 2 * 96 * 144) * dtype.itemsize
     asked = rows_of([7, 60, 1])
@@ -500,6 +499,18 @@ def test_weights_that_just_fit_are_taken_and_none_beside_them(built: Any, dtype:
     assert float(cosine.min()) >= (0.999 if dtype == torch.bfloat16 else 0.999999)
     with pytest.raises(RuntimeError, match="its weights take 0 MiB and the memory limit leaves 0; raise the limit"):
         NativeEncoder(built, architecture.read(model, 0), 2, dtype, fitting - 1)
+
+
+def test_the_first_layers_products_are_kept_only_where_they_fit_beside_the_weights(built: Any) -> None:
+    """What is looked up is rounded elsewhere than what is multiplied, which tells them apart."""
+    model, asked = bert(3, 32, 144), rows_of([7, 60, 1])
+    fitting = 4 * (2 * (4 * 96 * 96 + 2 * 96 * 144) + (90 + 700) * 3 * 96)
+    without_limit, just_enough, too_little = (
+        token_states(NativeEncoder(built, architecture.read(model, 0), 2, torch.float32, room), asked).clone()
+        for room in (None, fitting, fitting - 1)
+    )
+    assert torch.equal(just_enough, without_limit)
+    assert not torch.equal(too_little, without_limit)
 
 
 def test_a_damaged_library_goes_the_other_way(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

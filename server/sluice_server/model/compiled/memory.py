@@ -23,6 +23,17 @@ def free_bytes(cgroup: Path = _CGROUP) -> int | None:
         return None
 
 
+def shortage(needed_bytes: int, what: str) -> str | None:
+    """What to do where the limit leaves less than something needs that makes faster code; None where it does not."""
+    free = free_bytes()
+    if free is None or free >= needed_bytes:
+        return None
+    return (
+        f"{what} needs {needed_bytes >> 20} MiB and the memory limit leaves {free >> 20}; "
+        "raise the limit, or share a cache with a pod that has built it (MODEL_CACHE_DIR)"
+    )
+
+
 def _free(folder: Path, limit_file: str, used_file: str, given_up: str) -> int | None:
     limit = (folder / limit_file).read_text().strip()
     if limit == "max" or int(limit) > _NO_LIMIT:

@@ -70,13 +70,7 @@ def begin(recipe: Recipe, cache_dir: str, adopt: Callable[[Forward], str | None]
 def _obstacle() -> str | None:
     if cpp.compiler() is None:
         return "no g++ on the PATH"
-    free = memory.free_bytes()
-    if free is not None and free < memory.NEEDED_BYTES:
-        return (
-            f"compiling needs {memory.NEEDED_BYTES >> 20} MiB and the memory limit leaves {free >> 20}; "
-            "raise the limit, or share a cache with a pod that has compiled it (MODEL_CACHE_DIR)"
-        )
-    return None
+    return memory.shortage(memory.NEEDED_BYTES, "compiling")
 
 
 def _make(recipe: Recipe, cache_dir: str, wanted: Artifact, adopt: Callable[[Forward], str | None]) -> None:

@@ -70,7 +70,8 @@ class Encoder : public AnyEncoder {
 
   void add_layer(const LayerSource& source) override {
     const int64_t width = shape_.width;
-    if (std::is_same_v<Value, float> && layers_.empty() && Lookup::can(shape_, 3 * width, shape_.room - weight_bytes(shape_)))
+    const int64_t left = shape_.room - weight_bytes(shape_);
+    if (std::is_same_v<Value, float> && layers_.empty() && Lookup::can(shape_, 3 * width, left))
       lookup_.emplace(arena_, shape_, norm_, source.query_key_value, 3 * width);
     const Sizes before = sizes(layers_.empty() ? norm_ : layers_.back().output_norm, width);
     const Sizes between = sizes({source.attention_gain, source.attention_shift, 0}, width);

@@ -19,7 +19,8 @@ class Lookup {
   static constexpr int64_t kMostBytes = 256 << 20;
   // With so much room left.
   static bool can(const Shape& shape, int64_t outputs, int64_t room) {
-    return shape.vocabulary * outputs * static_cast<int64_t>(sizeof(float)) <= std::min(kMostBytes, room);
+    const int64_t rows = shape.vocabulary + shape.positions;
+    return rows * outputs * static_cast<int64_t>(sizeof(float)) <= std::min(kMostBytes, room);
   }
 
   // Of a linear layer behind the embeddings' LayerNorm.

@@ -88,12 +88,9 @@ def _build(
 ) -> None:
     logger.info("building Sluice's CPU engine in the background, into %s", path)
     try:
-        free = memory.free_bytes()
-        if free is not None and free < _NEEDED_BYTES:
-            raise cpp.BuildError(
-                f"g++ needs {_NEEDED_BYTES >> 20} MiB and the memory limit leaves {free >> 20}; "
-                "raise the limit, or share a cache with a pod that has built it (MODEL_CACHE_DIR)"
-            )
+        shortage = memory.shortage(_NEEDED_BYTES, "g++")
+        if shortage is not None:
+            raise cpp.BuildError(shortage)
         library.build(path)
     except (cpp.BuildError, OSError) as error:
         logger.warning("Sluice's own CPU engine is not used: %s", error)
